@@ -1,0 +1,66 @@
+# make demo and make test set up everything they need in .venv; they want Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null)
+JOBS   ?= 2
+BENCH_JSON ?= build/bench
+
+ifdef UV
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+else
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-all lint types bench docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "flatrack needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.12 ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "could not create $(VENV); on Debian or Ubuntu: apt-get install python3-venv"; exit 2; }
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) ..."
+	@$(INSTALL) -e '.[ai]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) with the tools of development ..."
+	@$(INSTALL) -e '.[ai,dev]'
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run  ## twelve satellites run real AI jobs through impaired links
+	@$(BIN)/flatrack run three-body-12
+
+lint: $(VENV)/.dev  ## style, banned calls, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+test: lint types  ## linters, types, contracts, tests and a short soak
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+test-slow: $(VENV)/.dev  ## what needs minutes: 200 randomised seeds, other Pythons
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+test-all: test test-slow  ## everything
+
+bench: $(VENV)/.dev  ## run every benchmark; figures also as JSON in build/bench
+	@mkdir -p $(BENCH_JSON)
+	@for script in benchmarks/[a-z]*.py; do \
+	  name=$$(basename $$script .py); [ $$name = report ] && continue; \
+	  echo "== $$name"; $(BIN)/python $$script --json $(BENCH_JSON)/$$name.json || exit 1; done
+
+docs: $(VENV)/.dev  ## print the generated tables into docs/
+	$(BIN)/python scripts/print_docs.py
+
+clean:  ## forget the environment, caches and runs
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

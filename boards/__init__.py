@@ -1,0 +1,1 @@
+"""Board support: implements `flightsw.ports` for simulated and real hardware."""

@@ -1,0 +1,1 @@
+"""The simulated board: the ports of flightsw on modelled physics."""

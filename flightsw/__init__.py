@@ -1,0 +1,1 @@
+"""Flight software: what runs on a satellite, unchanged at every fidelity."""

@@ -1,0 +1,1 @@
+"""Jobs, budgets, runners, scrubbing."""

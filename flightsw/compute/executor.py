@@ -1,0 +1,251 @@
+"""Runs jobs one at a time, step by step, within the budget, and keeps only what was computed with sound weights."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from flightsw.compute.budget import Budget, Verdict
+from flightsw.compute.jobs import FINAL_STATES, Job, JobTable
+from flightsw.compute.models import Models, Scrub
+from flightsw.config import NodeConfig
+from flightsw.errors import StorageError, WireError
+from flightsw.objects.store import ObjectStore
+from flightsw.ports import Board, Clock, Log, Model, Runner
+from flightsw.wire.messages import JobReport, JobState
+
+RETRIES_MAX: Final = 8
+"""Times that the weights may be struck between two checkpoints before the job is given up: a board that is
+hit this often needs the ground."""
+
+
+class Executor:
+    """The job loop of a node.
+
+    Args:
+        config, clock, board, runner: the node's.
+        jobs: the durable table.
+        models: loading, checking and repair.
+        store: objects.
+        budget: admission by power and heat.
+        may_run: why no job may run now, or None.
+        want_model: called with (digest, size) when the stored model is missing or rotten.
+        on_end: called when an attempt has its report.
+        on_upset: called with (digest, scrub result) when weights did not hold.
+        log: the on-board log.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        clock: Clock,
+        board: Board,
+        runner: Runner,
+        jobs: JobTable,
+        models: Models,
+        store: ObjectStore,
+        budget: Budget,
+        may_run: Callable[[], str | None],
+        want_model: Callable[[bytes, int], None],
+        on_end: Callable[[Job], None],
+        on_upset: Callable[[bytes, Scrub], None],
+        log: Log,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._board = board
+        self._runner = runner
+        self._jobs = jobs
+        self._models = models
+        self._store = store
+        self._budget = budget
+        self._may_run = may_run
+        self._want_model = want_model
+        self._on_end = on_end
+        self._on_upset = on_upset
+        self._log = log
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something changed: look again for work."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Run jobs until cancelled."""
+        while True:
+            self._sort_out()
+            job = next(iter(self._jobs.runnable()), None)
+            if job is None or not await self._run(job):
+                await self._wake.wait()
+                self._wake.clear()
+
+    def cancel(self, job: Job, detail: str) -> None:
+        """End an attempt by command."""
+        if job.state not in FINAL_STATES:
+            self._end(job, JobState.CANCELLED, detail)
+
+    def _sort_out(self) -> None:
+        """Give up what is late, and see whose objects have come or gone."""
+        for job in list(self._jobs.jobs.values()):
+            if job.state in FINAL_STATES:
+                continue
+            if job.expired(self._clock.monotonic_ns()):
+                self._end(job, JobState.FAILED, "deadline passed on board")
+                continue
+            spec = job.spec
+            if job.state is JobState.WAITING_OBJECTS and self._store.has(spec.model) and self._store.has(spec.data):
+                self._jobs.move(job, JobState.READY)
+
+    async def _run(self, job: Job) -> bool:
+        """Work on one job until it ends or must stop; False when nothing more can be done now."""
+        spec = job.spec
+        loaded = self._load(job)
+        if loaded is None:
+            return True  # it waits for its objects now; another job may run
+        model, data = loaded
+        step_s = self._runner.step_s(spec.kind, spec.step_mpix)
+        step_w = self._runner.step_w(spec.kind)
+        verdict = self._verdict(step_w, step_s)
+        if not verdict.allowed:
+            self._pause(job, verdict.reason)
+            return False
+        self._jobs.move(job, JobState.RUNNING)
+        retries = 0
+        self._log("job.started", {"job": spec.job_id, "attempt": spec.attempt, "step": job.step})
+        try:
+            while job.step < spec.steps_count:
+                verdict = self._verdict(step_w, step_s)
+                if not verdict.allowed:
+                    if self._sound(job):
+                        self._checkpoint(job)
+                    self._pause(job, verdict.reason)
+                    return False
+                self._board.set_compute_load_w(step_w)
+                job.working = await self._runner.step(spec.kind, model, job.working, data, spec.step_mpix)
+                job.step += 1
+                job.steps_run_count += 1
+                job.energy_j += step_w * step_s
+                if job.state is not JobState.RUNNING or self._jobs.jobs.get(spec.job_id) is not job:
+                    return True  # cancelled or replaced by a newer attempt meanwhile
+                if job.expired(self._clock.monotonic_ns()):
+                    self._end(job, JobState.FAILED, "deadline passed on board")
+                    return True
+                if job.step % spec.checkpoint_steps == 0 or job.step == spec.steps_count:
+                    if not self._sound(job):
+                        retries += 1
+                        if retries > RETRIES_MAX:
+                            self._end(job, JobState.FAILED, f"weights struck {retries} times since the last checkpoint")
+                            return True
+                        reloaded = self._load(job)
+                        if reloaded is None:
+                            return True
+                        model = reloaded[0]
+                        continue
+                    retries = 0
+                    if job.step < spec.steps_count:
+                        self._checkpoint(job)
+            self._complete(job, data)
+        except StorageError as error:
+            self._end(job, JobState.FAILED, f"storage: {error}")
+        finally:
+            self._board.set_compute_load_w(0.0)
+        return True
+
+    def _verdict(self, step_w: float, step_s: float) -> Verdict:
+        refusal = self._may_run()
+        if refusal is not None:
+            return Verdict(False, refusal)
+        return self._budget.may_step(self._board.sensors(), step_w, step_s, self._clock.monotonic_ns())
+
+    def _load(self, job: Job) -> tuple[Model, bytes] | None:
+        """Model and input of a job; None, and the job waits, when one of them is missing or rotten."""
+        spec = job.spec
+        model = self._models.ensure(spec.model)
+        if model is None:
+            self._want_model(spec.model, spec.model_bytes)
+        else:
+            try:
+                return model, self._store.get(spec.data)
+            except StorageError:
+                self._want_model(spec.data, spec.data_bytes)
+        self._jobs.move(job, JobState.WAITING_OBJECTS)
+        self._log("job.waiting", {"job": spec.job_id, "attempt": spec.attempt})
+        return None
+
+    def _checkpoint(self, job: Job) -> None:
+        self._jobs.checkpoint(job, self._clock.monotonic_ns())
+        self._log("job.checkpoint", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step})
+
+    def _sound(self, job: Job) -> bool:
+        """Whether the weights held since the last checkpoint; if not, mend them and roll the job back."""
+        digest = job.spec.model
+        if self._models.holds(digest):
+            return True
+        self._jobs.roll_back(job)
+        self._on_upset(digest, self._models.scrub(digest))
+        self._log("job.rolled_back", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step})
+        return False
+
+    def _pause(self, job: Job, reason: str) -> None:
+        if job.state is not JobState.PAUSED:
+            self._jobs.move(job, JobState.PAUSED)
+            job.paused_count += 1
+            self._log(
+                "job.paused",
+                {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step, "reason": reason},
+            )
+
+    def _complete(self, job: Job, data: bytes) -> None:
+        spec = job.spec
+        try:
+            result, product, measure = self._runner.finish(spec.kind, job.working, data)
+        except WireError as error:
+            self._end(job, JobState.FAILED, f"input: {error}")
+            return
+        result_digest = self._store.put(result)
+        self._store.pin(result_digest)
+        product_digest = b""
+        if measure <= spec.product_measure_max:
+            product_digest = self._store.put(product)
+            self._store.pin(product_digest)
+        self._end(job, JobState.COMPLETED, "", result_digest, len(result), product_digest, len(product), measure)
+
+    def _end(
+        self,
+        job: Job,
+        state: JobState,
+        detail: str,
+        result: bytes = b"",
+        result_bytes: int = 0,
+        product: bytes = b"",
+        product_bytes: int = 0,
+        measure: float = 0.0,
+    ) -> None:
+        self._jobs.move(job, state)
+        spec = job.spec
+        job.report = JobReport(
+            node=self._config.node,
+            job_id=spec.job_id,
+            attempt=spec.attempt,
+            state=state,
+            detail=detail[:512],
+            model=spec.model,
+            data=spec.data,
+            result=result,
+            result_bytes=result_bytes,
+            product=product,
+            product_bytes=product_bytes,
+            measure=measure,
+            steps_run_count=job.steps_run_count,
+            resumed_count=job.resumed_count,
+            paused_count=job.paused_count,
+            energy_j=job.energy_j,
+            software=self._config.software,
+        )
+        self._jobs.save(job, self._clock.monotonic_ns())
+        self._log(
+            "job.ended",
+            {"job": spec.job_id, "attempt": spec.attempt, "state": state.name, "detail": detail, "result": result},
+        )
+        self._on_end(job)
+

@@ -1,0 +1,65 @@
+"""Models in memory: loaded from the store by digest, scrubbed, repaired.
+
+Radiation changes weights in memory and bytes on the disk. The scrub compares both with the digest that names them; a model
+that does not hold is loaded again, and when the stored copy is rotten too, it is fetched again from the ground. A model's
+digest is also checked before any checkpoint or result is kept, so that nothing computed with struck weights survives.
+"""
+
+from enum import Enum, unique
+
+from flightsw.errors import StorageError
+from flightsw.objects.store import ObjectStore
+from flightsw.ports import Model, Runner
+
+
+@unique
+class Scrub(Enum):
+    """What a scrub of one model found and did."""
+
+    HOLDS = "holds"
+    REPAIRED = "repaired from the store"
+    STORE_ROTTEN = "the stored copy is rotten too"
+
+
+class Models:
+    """The models that jobs of this node use.
+
+    Args:
+        store: where model objects lie.
+        runner: what holds them in memory.
+    """
+
+    def __init__(self, store: ObjectStore, runner: Runner) -> None:
+        self._store = store
+        self._runner = runner
+        self.repaired_count = 0
+
+    def ensure(self, digest: bytes) -> Model | None:
+        """The model in memory, loaded when it is not; None when the stored copy is missing or rotten."""
+        model = self._runner.loaded().get(digest)
+        if model is not None:
+            return model
+        try:
+            return self._runner.load(digest, self._store.get(digest))
+        except StorageError:
+            return None
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether the model in memory is still what its digest says."""
+        model = self._runner.loaded().get(digest)
+        return model is not None and model.digest() == digest
+
+    def scrub(self, digest: bytes) -> Scrub:
+        """Check one model in memory and mend it."""
+        if self.holds(digest):
+            return Scrub.HOLDS
+        try:
+            self._runner.load(digest, self._store.get(digest))
+        except StorageError:
+            return Scrub.STORE_ROTTEN
+        self.repaired_count += 1
+        return Scrub.REPAIRED
+
+    def digests(self) -> list[bytes]:
+        """Digests of the models in memory, sorted."""
+        return sorted(self._runner.loaded())

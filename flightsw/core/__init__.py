@@ -1,0 +1,1 @@
+"""Commanding, events, modes, telemetry."""

@@ -1,0 +1,125 @@
+"""Commands on board: checked against the dictionary, executed once, verified stage by stage.
+
+A repeated command (the ground did not hear the answer) is answered with its last verification and not executed again.
+The identifiers of executed commands survive a reset: the record is durable before the command takes effect.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from flightsw.core.dictionary import COMMANDS, check_arguments
+from flightsw.errors import MessageError, StorageError
+from flightsw.ports import Disk
+from flightsw.storage.log import RecordLog
+from flightsw.wire import cbor
+from flightsw.wire.messages import Command, CommandCode, Stage, Verification
+
+REMEMBERED_MAX: Final = 4096
+"""Executed commands remembered: at ten commands a second, more than any command's lifetime on a pass."""
+
+LOG_NAME: Final = "commands.log"
+
+
+class Outcome(NamedTuple):
+    """How an executed command ended."""
+
+    code: CommandCode
+    detail: str = ""
+
+
+Handler = Callable[[tuple[object, ...]], Outcome]
+
+
+class Commands:
+    """Executes commands through the handlers of the components.
+
+    Args:
+        node: the node's number.
+        disk: keeps the executed identifiers across resets.
+        handlers: opcode -> function; every opcode of the dictionary has one.
+        on_execute: told of each command and its age [ms] just before it takes effect.
+    """
+
+    def __init__(
+        self, node: int, disk: Disk, handlers: dict[str, Handler], on_execute: Callable[[Command, int], None]
+    ) -> None:
+        assert sorted(handlers) == sorted(COMMANDS), "every opcode has a handler, and no handler lacks an opcode"
+        self._node = node
+        self._handlers = handlers
+        self._on_execute = on_execute
+        self._log = RecordLog(disk, LOG_NAME)
+        self._done: OrderedDict[int, Verification] = OrderedDict()
+        self.executed_count = 0
+        """CMDPC."""
+        self.rejected_count = 0
+        """CMDEC."""
+        self._logged_count = 0
+        for record in self._log.records():
+            self._logged_count += 1
+            self._remember(*_unpack(node, record))
+
+    def receive(self, command: Command, age_ms: int) -> list[Verification]:
+        """Judge and execute one command; returns the verifications to send.
+
+        Args:
+            command: as decoded.
+            age_ms: how long it travelled [ms]: it expires by age, never by a clock that can jump.
+        """
+        last = self._done.get(command.command_id)
+        if last is not None:
+            return [last]
+        refusal = self._refusal(command, age_ms)
+        if refusal is not None:
+            self.rejected_count += 1
+            return [self._verification(command, Stage.FAILED, refusal)]
+        self._save(command.command_id, Outcome(CommandCode.OK))
+        self._on_execute(command, age_ms)
+        outcome = self._handlers[command.opcode](command.arguments)
+        stage = Stage.COMPLETED if outcome.code is CommandCode.OK else Stage.FAILED
+        if stage is Stage.FAILED:
+            self.rejected_count += 1
+            self._save(command.command_id, outcome)
+        else:
+            self.executed_count += 1
+        final = self._verification(command, stage, outcome)
+        self._remember(command.command_id, final)
+        return [self._verification(command, Stage.ACCEPTED, Outcome(CommandCode.OK)), final]
+
+    def reset_counters(self) -> None:
+        """CMDPC and CMDEC back to zero."""
+        self.executed_count = 0
+        self.rejected_count = 0
+
+    def _refusal(self, command: Command, age_ms: int) -> Outcome | None:
+        if command.opcode not in COMMANDS:
+            return Outcome(CommandCode.INVALID_OPCODE, f"{command.opcode}: not in the dictionary")
+        if age_ms >= command.lifetime_ms:
+            return Outcome(CommandCode.EXPIRED, f"age {age_ms} ms, lifetime {command.lifetime_ms} ms")
+        wrong = check_arguments(command.opcode, command.arguments)
+        return None if wrong is None else Outcome(CommandCode.VALIDATION_ERROR, wrong[:512])
+
+    def _verification(self, command: Command, stage: Stage, outcome: Outcome) -> Verification:
+        return Verification(self._node, command.command_id, stage, outcome.code, outcome.detail[:512])
+
+    def _save(self, command_id: int, outcome: Outcome) -> None:
+        self._log.append(cbor.dumps([command_id, int(outcome.code), outcome.detail[:512]]))
+        self._log.sync()
+        self._logged_count += 1
+
+    def _remember(self, command_id: int, verification: Verification) -> None:
+        self._done[command_id] = verification
+        if len(self._done) > REMEMBERED_MAX:
+            self._done.popitem(last=False)
+        if self._logged_count > 2 * REMEMBERED_MAX:
+            self._log.compact([cbor.dumps([key, int(v.code), v.detail]) for key, v in self._done.items()])
+            self._logged_count = len(self._done)
+
+
+def _unpack(node: int, record: bytes) -> tuple[int, Verification]:
+    try:
+        command_id, code, detail = cbor.loads(record)  # type: ignore[misc]
+        stage = Stage.COMPLETED if code == CommandCode.OK else Stage.FAILED
+        return command_id, Verification(node, command_id, stage, CommandCode(code), detail)
+    except (MessageError, ValueError, TypeError) as error:
+        raise StorageError(f"{LOG_NAME}: a record passed its CRC but does not decode: {error}") from None

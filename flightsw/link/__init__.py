@@ -1,0 +1,1 @@
+"""Bearers: what carries (interface, coded frame) over the lab wire."""

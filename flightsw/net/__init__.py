@@ -1,0 +1,1 @@
+"""The bundle agent: LTP engine, contacts, routing."""

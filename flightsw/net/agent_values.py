@@ -1,0 +1,93 @@
+"""Limits, results and counters of the bundle agent."""
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from flightsw.net.ltp_values import LtpConfig, LtpCounters
+
+PRIORITIES_COUNT: Final = 8
+"""Priorities are 0 (urgent) to 7."""
+
+PRIORITY_DEFAULT: Final = 4
+"""Of bundles that do not say: the middle."""
+
+
+class BundleId(NamedTuple):
+    """What makes a bundle known everywhere: source and creation timestamp. Source: RFC 9171 §4.3.1."""
+
+    source_node: int
+    source_service: int
+    created_ms: int
+    """DTN time [ms since 2000-01-01T00:00:00Z]; mission time, so no timer uses it."""
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A bundle that has reached a service of this node."""
+
+    service: int
+    source_node: int
+    payload: bytes
+    age_ms: int
+    """Time since the bundle was made, as counted along its way [ms]."""
+    lifetime_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLimits:
+    """Bounds of a bundle agent."""
+
+    ltp: LtpConfig = field(default_factory=LtpConfig)
+    limbo_bundles_max: int = 1024
+    """Bundles without a route; 16 MB of chunks."""
+    seen_bundles_max: int = 8192
+    """Bundles that were delivered here and are known when they come again; a busy pass of the ground."""
+    suspect_ns: int = 120_000_000_000
+    """A neighbour that did not answer is avoided for this long [ns]: longer than an outage by fading or a re-acquisition,
+    shorter than a pass."""
+    window_ns: int = 20_000_000
+    """Frames are handed to the wire at most this far ahead of the transmitter [ns], or one segment ahead when that is
+    longer: few timers, and little is lost when contact ends early."""
+    failures_max: int = 16
+    """A bundle is dropped after this many failed blocks; it would block the way of others for ever."""
+    hops_max: int = 64
+    """Hop limit of bundles made here: twice around a ring of 32, RFC 9171 §4.4.3."""
+    sweep_ns: int = 1_000_000_000
+    """Least time between two searches for expired bundles [ns]; what is about to be sent is checked exactly."""
+
+
+@dataclass(slots=True)
+class InterfaceCounters:
+    """What an interface did since boot."""
+
+    frames_sent_count: int = 0
+    frames_accepted_count: int = 0
+    frames_rejected_count: int = 0
+    """Noise: framing, coding or CRC did not hold."""
+    segments_rejected_count: int = 0
+    """Frames that held, with something that is no LTP segment of a known engine."""
+
+
+@dataclass(slots=True)
+class AgentCounters:
+    """What the agent did since boot."""
+
+    bundles_sourced_count: int = 0
+    bundles_forwarded_count: int = 0
+    bundles_delivered_count: int = 0
+    bundles_duplicate_count: int = 0
+    bundles_expired_count: int = 0
+    bundles_dropped_count: int = 0
+    """A queue was full, the hop limit or the failure limit was reached."""
+    bundles_rejected_count: int = 0
+    """Blocks that are no bundle, or a bundle whose CRC does not hold."""
+    bundles_rerouted_count: int = 0
+    suspicions_count: int = 0
+    """Times that a neighbour did not answer to the limit."""
+    ltp: LtpCounters = field(default_factory=LtpCounters)
+    interfaces: dict[int, InterfaceCounters] = field(default_factory=dict)
+
+    def frames_rejected_count(self) -> int:
+        """Frames that were rejected on all interfaces."""
+        return sum(one.frames_rejected_count + one.segments_rejected_count for one in self.interfaces.values())

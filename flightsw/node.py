@@ -1,0 +1,436 @@
+"""The node: wires the machines of flight software to their ports. The only asyncio shell on board, beside the endpoint.
+
+Frames come in by the endpoint's callback; a rate group runs sensors, modes, scrub, transfers, reports and the beacon in a
+fixed order; one task runs jobs. Everything else decides without waiting.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from flightsw.compute.budget import Budget
+from flightsw.compute.executor import Executor
+from flightsw.compute.jobs import Job, JobTable
+from flightsw.compute.models import Models, Scrub
+from flightsw.config import BoardProfile, NodeConfig, SunInterval
+from flightsw.core.commanding import Commands, Handler, Outcome
+from flightsw.core.dictionary import COMPONENTS, DICTIONARY_DIGEST
+from flightsw.core.events import Events
+from flightsw.core.modes import Cause, ModeManager, job_refusal
+from flightsw.errors import MessageError, StorageError
+from flightsw.net.agent import BundleAgent, Delivery
+from flightsw.net.contacts import ContactPlan
+from flightsw.net.endpoint import Endpoint
+from flightsw.objects.store import ObjectStore
+from flightsw.objects.transfers import ObjectArrived, TransferFailed, Transfers
+from flightsw.ports import Board, Clock, Disk, Link, Log, ResetCause, Runner
+from flightsw.storage.records import seal, unseal
+from flightsw.wire.messages import (
+    SERVICE_COMMAND,
+    SERVICE_EVENT,
+    SERVICE_JOB,
+    SERVICE_OBJECT,
+    SERVICE_TELEMETRY,
+    Argument,
+    Beacon,
+    Chunk,
+    Command,
+    CommandCode,
+    Event,
+    JobReportAck,
+    JobState,
+    Message,
+    ObjectQuery,
+    ObjectStatus,
+    ObjectWant,
+    Severity,
+    decode_message,
+    encode_message,
+    job_spec,
+)
+
+BEACON_LIFETIME_MS: Final = 60_000
+"""A beacon older than this says nothing that the next one does not say better [ms]."""
+
+REPORT_LIFETIME_MS: Final = 4 * 3_600_000
+"""Reports, events and objects may wait for passes [ms]."""
+
+BOOT_FILE: Final = "boot"
+OBJECT_MESSAGES: Final = (Chunk, ObjectQuery, ObjectStatus, ObjectWant)
+NS_PER_S: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """What the board gives to the node."""
+
+    clock: Clock
+    link: Link
+    disk: Disk
+    board: Board
+    runner: Runner
+    reset: Callable[[ResetCause], None]
+    """Restarts the node; returns, and the node is cancelled soon after."""
+    log: Log
+
+
+class Node:
+    """One satellite's compute manager, from one boot to the next reset.
+
+    Args:
+        config: settings of this node.
+        profile: its board and bus.
+        ports: the board's side.
+        plan: predicted contacts.
+        sun: predicted sunlit intervals.
+
+    Raises:
+        StorageError: durable state cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        profile: BoardProfile,
+        ports: NodePorts,
+        plan: ContactPlan,
+        sun: Sequence[SunInterval],
+    ) -> None:
+        self.config = config
+        self._ports = ports
+        self._clock = ports.clock
+        self._log = ports.log
+        self._started_ns = ports.clock.monotonic_ns()
+        self.boot_count = _count_boot(ports.disk)
+        self.modes = ModeManager(config.low_power_enter, config.low_power_leave, config.safe_enter)
+        self.events = Events(config.node, self.boot_count, self._send_event)
+        self.store = ObjectStore(ports.disk, quota_bytes=int(profile.storage_bytes.value))
+        self.transfers = Transfers(self.store, local=config.node)
+        self.jobs = JobTable(ports.disk, config.jobs_max, self._started_ns)
+        self.models = Models(self.store, ports.runner)
+        self.commands = Commands(config.node, ports.disk, self._handlers(), self._note_command)
+        self.executor = Executor(
+            config=config,
+            clock=ports.clock,
+            board=ports.board,
+            runner=ports.runner,
+            jobs=self.jobs,
+            models=self.models,
+            store=self.store,
+            budget=Budget(profile, sun, config.reserve),
+            may_run=lambda: job_refusal(self.modes.mode),
+            want_model=self._want_object,
+            on_end=self._on_job_end,
+            on_upset=self._on_upset,
+            log=ports.log,
+        )
+        self.agent = BundleAgent(
+            config.node, plan, config.interfaces, session_base=self.boot_count, now_ns=self._started_ns
+        )
+        self.endpoint = Endpoint(ports.clock, ports.link, self.agent, self._on_delivery)
+        self._scrubbed_ns = self._started_ns
+        self._tick_ns = round(config.tick_period_s * NS_PER_S)
+        self.beaconed_ns = self._started_ns - round(config.beacon_period_s * NS_PER_S)
+        """When the last beacon was sent [monotonic ns]."""
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        self._boot()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._rate_group(), name=f"{self.config.name}/rate group")
+                tasks.create_task(self.executor.run(), name=f"{self.config.name}/executor")
+        finally:
+            self.endpoint.close()
+
+    def _boot(self) -> None:
+        cause = self._ports.board.reset_cause()
+        self.modes.apply(Cause.BOOT_DONE)
+        recovered = [
+            [job.spec.job_id, job.spec.attempt, job.saved_step, job.report is not None]
+            for _, job in sorted(self.jobs.jobs.items())
+        ]
+        self._log("node.boot", {"boot": self.boot_count, "cause": cause.name, "jobs": recovered})
+        if self.boot_count > 1:
+            self._report(Severity.WARNING_HI, "NODE", "RESET", f"boot {self.boot_count} after {cause.name}")
+        if self.jobs.unreadable_count:
+            self._report(
+                Severity.WARNING_HI, "JOBS", "RECORDS_LOST", f"{self.jobs.unreadable_count} job records unreadable"
+            )
+        for job in self.jobs.jobs.values():
+            if job.saved_step and job.state is JobState.READY:
+                self._log(
+                    "job.resumed", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.saved_step}
+                )
+            if job.report is not None:
+                self._push_results(job)
+
+    async def _rate_group(self) -> None:
+        period_s = self.config.tick_period_s
+        # nodes of a fleet start their cycle at different instants, so that a thousand beacons do not collide
+        await asyncio.sleep(period_s * ((self.config.node * 0.6180339887) % 1.0))
+        while True:
+            now_ns = self._clock.monotonic_ns()
+            self._judge_sensors(now_ns)
+            if now_ns - self._scrubbed_ns >= round(self.config.scrub_period_s * NS_PER_S):
+                self._scrubbed_ns = now_ns
+                self._scrub()
+            self._send_reports(now_ns)
+            self._pump_transfers(now_ns)
+            if self.jobs.jobs:
+                self.executor.wake()
+            await asyncio.sleep(period_s)
+
+    def _judge_sensors(self, now_ns: int) -> None:
+        sensors = self._ports.board.sensors()
+        share = sensors.charge_j / sensors.battery_j
+        cause = self.modes.observe(share, sensors.sunlight)
+        if cause is not None:
+            self._note_mode(cause)
+        # one slack nanosecond per period: a tick that comes at the very deadline counts as due
+        if now_ns - self.beaconed_ns >= round(self.config.beacon_period_s * NS_PER_S) - 1:
+            self.beaconed_ns = now_ns
+            agent = self.agent.counts
+            beacon = Beacon(
+                node=self.config.node,
+                boot_count=self.boot_count,
+                uptime_s=(now_ns - self._started_ns) // NS_PER_S,
+                utc_ns=self._clock.utc_ns(),
+                mode=self.modes.mode,
+                reset_cause=int(self._ports.board.reset_cause()),
+                charge_permille=max(0, min(1000, round(1000 * share))),
+                electronics_ddegc=round(10 * sensors.electronics_degc),
+                solar_dw=round(10 * sensors.solar_w),
+                load_dw=round(10 * sensors.load_w),
+                command_count=self.commands.executed_count,
+                command_error_count=self.commands.rejected_count,
+                jobs_waiting_count=self.jobs.count(JobState.WAITING_OBJECTS, JobState.READY),
+                jobs_completed_count=self.jobs.count(JobState.COMPLETED),
+                jobs_paused_count=self.jobs.count(JobState.PAUSED),
+                models_repaired_count=self.models.repaired_count,
+                frames_rejected_count=agent.frames_rejected,
+                storage_free_bytes=self._ports.disk.free_bytes(),
+                dictionary_digest=DICTIONARY_DIGEST,
+            )
+            self._send(SERVICE_TELEMETRY, beacon, BEACON_LIFETIME_MS, priority=1, reliable=False)
+
+    def _note_mode(self, cause: Cause) -> None:
+        mode = self.modes.mode
+        self._log("node.mode", {"mode": mode.name, "cause": cause.value})
+        severity = Severity.WARNING_HI if mode.name in ("LOW_POWER", "SAFE") else Severity.ACTIVITY_LO
+        self._report(severity, "MODE", "CHANGED", f"{mode.name}: {cause.value}")
+        self.executor.wake()
+
+    def _scrub(self) -> None:
+        for digest in self.models.digests():
+            found = self.models.scrub(digest)
+            if found is not Scrub.HOLDS:
+                self._on_upset(digest, found)
+        rotten = self.store.scrub_next()
+        if rotten is not None:
+            self._log("object.rotten", {"object": rotten})
+            self._report(Severity.WARNING_HI, "OBJECTS", "ROTTEN", f"{rotten.hex()[:16]} removed", rotten)
+            for job in self.jobs.jobs.values():
+                if job.report is None and rotten in (job.spec.model, job.spec.data):
+                    size = job.spec.model_bytes if rotten == job.spec.model else job.spec.data_bytes
+                    self._want_object(rotten, size)
+                    break
+
+    def _on_upset(self, digest: bytes, found: Scrub) -> None:
+        self._log("model.upset", {"model": digest, "outcome": found.name})
+        self._report(Severity.WARNING_LO, "JOBS", "WEIGHTS_STRUCK", f"{digest.hex()[:16]}: {found.value}", digest)
+        if found is Scrub.STORE_ROTTEN:
+            self._ports.runner.unload(digest)
+
+    def _want_object(self, digest: bytes, size_bytes: int) -> None:
+        self._log("object.wanted", {"object": digest})
+        self.transfers.fetch(digest, size_bytes, self.config.ground, self._clock.monotonic_ns())
+        self._pump_transfers(self._clock.monotonic_ns())
+
+    # -- jobs
+
+    def _on_job_end(self, job: Job) -> None:
+        self._push_results(job)
+        self._send_reports(self._clock.monotonic_ns())
+        self._pump_transfers(self._clock.monotonic_ns())
+
+    def _push_results(self, job: Job) -> None:
+        assert job.report is not None, "only ended jobs have results"
+        now_ns = self._clock.monotonic_ns()
+        for digest in (job.report.result, job.report.product):
+            if digest and self.store.has(digest):
+                self.transfers.push(digest, self.config.ground, now_ns, priority=3)
+
+    def _send_reports(self, now_ns: int) -> None:
+        for job in self.jobs.unreported(now_ns, round(self.config.report_repeat_s * NS_PER_S)):
+            assert job.report is not None, "unreported jobs have a report"
+            job.reported_ns = now_ns
+            self._send(SERVICE_JOB, job.report, REPORT_LIFETIME_MS, priority=2, reliable=True)
+
+    def _on_report_ack(self, ack: JobReportAck) -> None:
+        job = self.jobs.jobs.get(ack.job_id)
+        if job is None or job.report is None or job.spec.attempt != ack.attempt:
+            return
+        self.jobs.forget(ack.job_id)
+        self._log("job.forgotten", {"job": ack.job_id, "attempt": ack.attempt})
+        used = {digest for other in self.jobs.jobs.values() for digest in (other.spec.model, other.spec.data)}
+        for digest in (job.report.result, job.report.product):
+            if digest:
+                self.transfers.cancel(digest, self.config.ground)
+                self.store.unpin(digest)
+        for digest in (job.report.result, job.report.product, job.spec.data):
+            if digest and digest not in used:
+                self.store.remove(digest)
+
+    # -- traffic
+
+    def _send(self, service: int, message: Message, lifetime_ms: int, *, priority: int, reliable: bool) -> None:
+        self.endpoint.send(
+            self.config.ground,
+            service,
+            encode_message(message),
+            lifetime_ms=lifetime_ms,
+            priority=priority,
+            reliable=reliable,
+        )
+
+    def _send_event(self, event: Event) -> None:
+        self._log("event", {"severity": event.severity.name, "name": f"{event.component}.{event.name}"})
+        self._send(SERVICE_EVENT, event, REPORT_LIFETIME_MS, priority=3, reliable=True)
+
+    def _report(self, severity: Severity, component: str, name: str, text: str, *arguments: Argument) -> None:
+        self.events.report(
+            severity,
+            component,
+            name,
+            text,
+            *arguments,
+            now_ns=self._clock.monotonic_ns(),
+            utc_ns=self._clock.utc_ns(),
+        )
+
+    def _pump_transfers(self, now_ns: int) -> None:
+        for outgoing in self.transfers.poll(now_ns):
+            self.endpoint.send(
+                outgoing.destination,
+                SERVICE_OBJECT,
+                encode_message(outgoing.message),
+                lifetime_ms=REPORT_LIFETIME_MS,
+                priority=outgoing.priority,
+                reliable=True,
+            )
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        try:
+            message = decode_message(delivery.payload)
+        except MessageError as error:
+            self._report(Severity.WARNING_LO, "NODE", "BAD_MESSAGE", str(error)[:512])
+            return
+        if delivery.service == SERVICE_OBJECT and isinstance(message, OBJECT_MESSAGES):
+            self._on_object_message(message, delivery.source_node)
+        elif delivery.source_node != self.config.ground:
+            self._report(Severity.WARNING_LO, "NODE", "NOT_AUTHORISED", f"message from {delivery.source_node}")
+        elif delivery.service == SERVICE_COMMAND and isinstance(message, Command):
+            for verification in self.commands.receive(message, delivery.age_ms):
+                self._send(SERVICE_COMMAND, verification, REPORT_LIFETIME_MS, priority=2, reliable=True)
+        elif delivery.service == SERVICE_JOB and isinstance(message, JobReportAck):
+            self._on_report_ack(message)
+        else:
+            self._report(
+                Severity.WARNING_LO,
+                "NODE",
+                "BAD_MESSAGE",
+                f"{type(message).__name__} at service {delivery.service}",
+            )
+
+    def _on_object_message(self, message: Chunk | ObjectQuery | ObjectStatus | ObjectWant, source: int) -> None:
+        now_ns = self._clock.monotonic_ns()
+        self.transfers.receive(message, source, now_ns)
+        for event in self.transfers.take_events():
+            if isinstance(event, ObjectArrived):
+                self._log("object.arrived", {"object": event.digest})
+                self.executor.wake()
+            elif isinstance(event, TransferFailed):
+                self._report(Severity.WARNING_LO, "OBJECTS", "TRANSFER_FAILED", event.reason[:512], event.digest)
+        self._pump_transfers(now_ns)
+
+    # -- commands
+
+    def _note_command(self, command: Command, age_ms: int) -> None:
+        self._log(
+            "command.executed",
+            {
+                "command": command.command_id,
+                "opcode": command.opcode,
+                "age_ms": age_ms,
+                "lifetime_ms": command.lifetime_ms,
+            },
+        )
+
+    def _handlers(self) -> dict[str, Handler]:
+        def ok(_: tuple[object, ...]) -> Outcome:
+            return Outcome(CommandCode.OK)
+
+        def reset_counters(_: tuple[object, ...]) -> Outcome:
+            self.commands.reset_counters()
+            return Outcome(CommandCode.OK)
+
+        handlers: dict[str, Handler] = {f"{component}.NOOP": ok for component in COMPONENTS}
+        handlers.update({f"{component}.RESET_COUNTERS": reset_counters for component in COMPONENTS})
+        handlers["NODE.RESET"] = self._do_reset
+        handlers["MODE.SAFE"] = lambda _: self._do_mode(Cause.SAFE_COMMANDED)
+        handlers["MODE.NOMINAL"] = lambda _: self._do_mode(Cause.NOMINAL_COMMANDED)
+        handlers["JOBS.SUBMIT"] = self._do_submit
+        handlers["JOBS.CANCEL"] = self._do_cancel
+        handlers["OBJECTS.REMOVE"] = self._do_remove
+        return handlers
+
+    def _do_reset(self, _: tuple[object, ...]) -> Outcome:
+        self._ports.reset(ResetCause.RESET_COMMAND)
+        return Outcome(CommandCode.OK)
+
+    def _do_mode(self, cause: Cause) -> Outcome:
+        if not self.modes.apply(cause):
+            return Outcome(CommandCode.EXECUTION_ERROR, f"{cause.value} changes nothing in {self.modes.mode.name}")
+        self._note_mode(cause)
+        return Outcome(CommandCode.OK)
+
+    def _do_submit(self, arguments: tuple[object, ...]) -> Outcome:
+        try:
+            spec = job_spec(arguments[0])
+        except MessageError as error:
+            return Outcome(CommandCode.VALIDATION_ERROR, str(error))
+        try:
+            refusal = self.jobs.submit(spec, self._clock.monotonic_ns())
+        except StorageError as error:
+            return Outcome(CommandCode.EXECUTION_ERROR, str(error))
+        if refusal is not None:
+            return Outcome(CommandCode.BUSY, refusal)
+        self._log("job.accepted", {"job": spec.job_id, "attempt": spec.attempt})
+        self.executor.wake()
+        return Outcome(CommandCode.OK)
+
+    def _do_cancel(self, arguments: tuple[object, ...]) -> Outcome:
+        job_id, attempt = arguments
+        job = self.jobs.jobs.get(job_id) if isinstance(job_id, int) else None
+        if job is None or job.spec.attempt != attempt:
+            return Outcome(CommandCode.EXECUTION_ERROR, f"job {job_id} attempt {attempt} is not here")
+        self.executor.cancel(job, "cancelled by command")
+        return Outcome(CommandCode.OK)
+
+    def _do_remove(self, arguments: tuple[object, ...]) -> Outcome:
+        digest = arguments[0]
+        assert isinstance(digest, bytes), "the dictionary checked the argument"
+        self.store.remove(digest)
+        return Outcome(CommandCode.OK)
+
+
+def _count_boot(disk: Disk) -> int:
+    """Raise the boot counter, durably. A damaged counter starts at a value that no earlier boot can have used."""
+    try:
+        count = int.from_bytes(unseal(disk.read(BOOT_FILE)), "big") if disk.exists(BOOT_FILE) else 0
+    except StorageError:
+        count = 1 << 16
+    disk.replace(BOOT_FILE, seal((count + 1).to_bytes(8, "big")))
+    return count + 1

@@ -1,0 +1,1 @@
+"""Content-addressed objects and their resumable transfer."""

@@ -1,0 +1,175 @@
+"""The world as flight software sees it: what a board, a clock, a disk and a wire must offer.
+
+Flight code holds these Protocols only. `boards` implements them for hardware and for the simulated board; the bench
+passes them in. Nothing here can tell a simulated world from a real one.
+"""
+
+import random  # noqa: TID251 - for the type alias only; generators are always passed in
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum, unique
+from typing import Protocol
+
+Random = random.Random
+"""A seeded stream of chance. Always passed in, never made inside flight or ground."""
+
+FrameReceiver = Callable[[int, bytes], None]
+"""Called with (interface, coded frame) for each frame that arrives on the lab wire."""
+
+
+Log = Callable[[str, dict[str, object]], None]
+"""The on-board log: (kind, fields) of what the manager does. A board writes it to its journal."""
+
+
+class Clock(Protocol):
+    """Two kinds of time that must never be mixed: only mission time may jump or drift."""
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since some instant in the past; never jumps. All timers use it."""
+        ...
+
+    def utc_ns(self) -> int:
+        """Mission time [ns since 1970-01-01T00:00:00Z]; may jump and drift. No timer uses it."""
+        ...
+
+
+class Link(Protocol):
+    """The lab wire of a node or of the ground: carries (interface, coded frame) both ways."""
+
+    def send(self, interface: int, frame: bytes) -> None:
+        """Hand over one coded frame for an interface; never blocks. Raises: LinkError."""
+        ...
+
+    def set_receiver(self, receiver: FrameReceiver) -> None:
+        """Say who takes arriving frames."""
+        ...
+
+    async def close(self) -> None:
+        """Give the wire back."""
+        ...
+
+
+class Disk(Protocol):
+    """Named files with the promises that a power cut leaves standing. Every call may raise StorageError."""
+
+    def read(self, name: str) -> bytes:
+        """The whole content."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether the name is there."""
+        ...
+
+    def append(self, name: str, data: bytes) -> None:
+        """Add to the end; durable only after `sync`."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """New content; durable only after `sync`, and may be torn before."""
+        ...
+
+    def sync(self, name: str) -> None:
+        """Make what was appended or written durable."""
+        ...
+
+    def replace(self, name: str, data: bytes) -> None:
+        """New content, atomically and durably: after a power cut the old or the new is there, whole."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget the name; no error when absent."""
+        ...
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names that start with prefix, sorted."""
+        ...
+
+    def free_bytes(self) -> int:
+        """What still fits."""
+        ...
+
+
+@unique
+class ResetCause(IntEnum):
+    """Why the node started. Words as in cFE ES (power-on reset, processor reset and its subtypes)."""
+
+    POWER_ON = 1
+    RESET_COMMAND = 2
+    WATCHDOG = 3
+    EXCEPTION = 4
+    POWER_CYCLE = 5
+    BROWN_OUT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Sensors:
+    """One reading of the board's housekeeping sensors."""
+
+    charge_j: float
+    """Energy left in the battery [J]."""
+    battery_j: float
+    """Battery capacity [J]."""
+    solar_w: float
+    """Power that the array gives now [W]."""
+    load_w: float
+    """Power that the node draws now [W]."""
+    electronics_degc: float
+    """Temperature of the compute electronics [degree Celsius]."""
+    sunlight: float
+    """Share of the sun's disc in view, 0 in umbra to 1."""
+
+
+class Board(Protocol):
+    """Power, heat and identity of the hardware below the manager."""
+
+    def sensors(self) -> Sensors:
+        """Read now. Raises: SensorError."""
+        ...
+
+    def set_compute_load_w(self, load_w: float) -> None:
+        """The compute load that starts now [W], on top of the idle load; a real board measures it instead."""
+        ...
+
+    def reset_cause(self) -> ResetCause:
+        """Why this boot happened."""
+        ...
+
+
+class Model(Protocol):
+    """A model loaded into the memory that jobs run from; radiation may change it there."""
+
+    def digest(self) -> bytes:
+        """BLAKE2b-256 of the loaded bytes as they are now."""
+        ...
+
+
+class Runner(Protocol):
+    """Runs the steps of jobs: inline on modelled time, or in a worker process on a real kind."""
+
+    def load(self, digest: bytes, data: bytes) -> Model:
+        """Load (or load again) the model with this digest into memory. Raises: ConfigError."""
+        ...
+
+    def loaded(self) -> dict[bytes, Model]:
+        """Models in memory by the digest that they should have."""
+        ...
+
+    def unload(self, digest: bytes) -> None:
+        """Forget a model in memory; no error when absent."""
+        ...
+
+    def step_s(self, kind: str, work_mpix: float) -> float:
+        """How long a step of this much work takes on this board [s]."""
+        ...
+
+    def step_w(self, kind: str) -> float:
+        """Power drawn while a step runs, on top of idle [W]."""
+        ...
+
+    async def step(self, kind: str, model: Model, state: bytes, data: bytes, work_mpix: float) -> bytes:
+        """Run one step of a job: state (empty at first) and input bytes in, new state out. Takes `step_s` of time."""
+        ...
+
+    def finish(self, kind: str, state: bytes, data: bytes) -> tuple[bytes, bytes, float]:
+        """(result object, product object, measure) of a job whose steps are all done; the measure is the cloud share."""
+        ...

@@ -1,0 +1,1 @@
+"""Durable state: an append log of CRC'd records over the disk port."""

@@ -1,0 +1,1 @@
+"""The protocol: pure bytes <-> values. No asyncio, time, random, os or logging."""

@@ -1,0 +1,304 @@
+"""The messages of flight and ground: CBOR arrays [type, field, ...] in bundle payloads.
+
+A message is a frozen struct; the first array element is its type number. `encode_message` and `decode_message` are exact
+inverses; a wrong shape, type or range is a `MessageError` that names the field. New fields are added at the end with a
+default, so that an older peer's shorter arrays still decode.
+
+| service (ipn service number) | carries |
+|---|---|
+| 1 COMMAND | Command to a node; Verification back |
+| 2 TELEMETRY | Beacon |
+| 3 EVENT | Event |
+| 4 OBJECT | Chunk, ObjectQuery, ObjectStatus, ObjectWant |
+| 5 JOB | JobReport to the ground, JobReportAck back |
+"""
+
+from enum import IntEnum, unique
+from typing import Annotated, Final
+
+import msgspec
+
+from flightsw.errors import MessageError
+from flightsw.wire import cbor
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Node = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Text = Annotated[str, msgspec.Meta(max_length=512)]
+Argument = int | float | str | bytes | bool
+
+SERVICE_COMMAND: Final = 1
+SERVICE_TELEMETRY: Final = 2
+SERVICE_EVENT: Final = 3
+SERVICE_OBJECT: Final = 4
+SERVICE_JOB: Final = 5
+
+CHUNK_BYTES: Final = 16_384
+"""Data in one chunk [bytes]: one LTP block of 17 radio segments of 1 kB, so that a lost pass costs little."""
+
+
+@unique
+class Mode(IntEnum):
+    """Modes of a node (DESIGN §5)."""
+
+    BOOT = 0
+    NOMINAL = 1
+    ECLIPSE = 2
+    LOW_POWER = 3
+    SAFE = 4
+
+
+@unique
+class Severity(IntEnum):
+    """F Prime's seven event severities (`Fw/Log/Log.fpp`)."""
+
+    FATAL = 1
+    WARNING_HI = 2
+    WARNING_LO = 3
+    COMMAND = 4
+    ACTIVITY_HI = 5
+    ACTIVITY_LO = 6
+    DIAGNOSTIC = 7
+
+
+@unique
+class Stage(IntEnum):
+    """Stages of the command verification chain. The first three are said by the ground, the others by the node."""
+
+    QUEUED = 0
+    RELEASED = 1
+    SENT = 2
+    ACCEPTED = 3
+    STARTED = 4
+    PROGRESS = 5
+    COMPLETED = 6
+    FAILED = 7
+
+
+@unique
+class CommandCode(IntEnum):
+    """Response codes, F Prime `Fw/Cmd/Cmd.fpp` CmdResponse; the last two are ours."""
+
+    OK = 0
+    INVALID_OPCODE = 1
+    VALIDATION_ERROR = 2
+    FORMAT_ERROR = 3
+    EXECUTION_ERROR = 4
+    BUSY = 5
+    EXPIRED = 6
+    REPEATED = 7
+
+
+@unique
+class JobState(IntEnum):
+    """States of a job attempt on board. The last three are final and reported."""
+
+    WAITING_OBJECTS = 0
+    READY = 1
+    RUNNING = 2
+    PAUSED = 3
+    COMPLETED = 4
+    FAILED = 5
+    CANCELLED = 6
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """Base of all messages."""
+
+
+class Beacon(Message, frozen=True, array_like=True, tag=1):
+    """The state of a node at a glance; green (best effort)."""
+
+    node: Node
+    boot_count: Count
+    uptime_s: Count
+    utc_ns: Count
+    mode: Mode
+    reset_cause: Annotated[int, msgspec.Meta(ge=1, le=6)]
+    charge_permille: Annotated[int, msgspec.Meta(ge=0, le=1000)]
+    """Battery charge [1/1000 of capacity]."""
+    electronics_ddegc: Annotated[int, msgspec.Meta(ge=-2731, le=10000)]
+    """Electronics temperature [0.1 degree Celsius]."""
+    solar_dw: Count
+    """Array power [0.1 W]."""
+    load_dw: Count
+    """Load [0.1 W]."""
+    command_count: Count
+    """CMDPC: commands processed since boot."""
+    command_error_count: Count
+    """CMDEC: commands rejected since boot."""
+    jobs_waiting_count: Count
+    jobs_completed_count: Count
+    jobs_paused_count: Count
+    models_repaired_count: Count
+    frames_rejected_count: Count
+    storage_free_bytes: Count
+    dictionary_digest: Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+
+
+class Event(Message, frozen=True, array_like=True, tag=2):
+    """An event record (EVR)."""
+
+    node: Node
+    boot_count: Count
+    sequence: Count
+    utc_ns: Count
+    severity: Severity
+    component: Name
+    name: Name
+    text: Text
+    arguments: tuple[object, ...] = ()
+    """Each an `Argument`."""
+
+
+class Command(Message, frozen=True, array_like=True, tag=3):
+    """A command; expires with its bundle's lifetime, by age, so that no clock jump can revive or kill it."""
+
+    command_id: Count
+    """Unique and rising per ground segment: what makes a repeated command known."""
+    opcode: Name
+    """Component and command name, for example JOBS.SUBMIT."""
+    lifetime_ms: Count
+    arguments: tuple[object, ...] = ()
+
+
+class Verification(Message, frozen=True, array_like=True, tag=4):
+    """One stage of a command's verification chain."""
+
+    node: Node
+    command_id: Count
+    stage: Stage
+    code: CommandCode
+    detail: Text = ""
+
+
+class Chunk(Message, frozen=True, array_like=True, tag=5):
+    """One piece of an object; carries all that a receiver needs to start."""
+
+    digest: Digest
+    size_bytes: Count
+    index: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=CHUNK_BYTES)]
+
+
+class ObjectQuery(Message, frozen=True, array_like=True, tag=6):
+    """The sender asks what the receiver holds."""
+
+    digest: Digest
+    size_bytes: Count
+
+
+class ObjectStatus(Message, frozen=True, array_like=True, tag=7):
+    """What a receiver holds: a bitmap of chunks, most significant bit first; all ones means whole and verified."""
+
+    digest: Digest
+    size_bytes: Count
+    bitmap: bytes
+    refused: Text = ""
+    """Why the receiver will not take the object (for example: no space); empty when it will."""
+
+
+class ObjectWant(Message, frozen=True, array_like=True, tag=8):
+    """Ask a holder for an object: chunks whose bit is 0 in the bitmap are wanted (empty bitmap: all)."""
+
+    digest: Digest
+    size_bytes: Count
+    bitmap: bytes = b""
+
+
+class JobSpec(Message, frozen=True, array_like=True, tag=9):
+    """What a job is; travels as the argument of JOBS.SUBMIT."""
+
+    job_id: Count
+    attempt: Count
+    """Fencing token: a higher attempt replaces a lower one."""
+    kind: Name
+    """What it runs, for example cloud_mask."""
+    model: Digest
+    model_bytes: Count
+    data: Digest
+    data_bytes: Count
+    steps_count: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    step_mpix: Annotated[float, msgspec.Meta(ge=0)]
+    """Work of one step [Mpixel]: what time and energy are charged for."""
+    priority: Annotated[int, msgspec.Meta(ge=0, le=7)]
+    """0 is the most urgent."""
+    deadline_s: Count
+    """Seconds from acceptance on board after which the job is not worth running."""
+    checkpoint_steps: Annotated[int, msgspec.Meta(ge=1)]
+    """Steps between checkpoints."""
+    product_measure_max: float
+    """The product comes down only when the result's measure (cloud share) is at most this."""
+
+
+class JobReport(Message, frozen=True, array_like=True, tag=10):
+    """The end of a job attempt with its provenance; repeated until acknowledged."""
+
+    node: Node
+    job_id: Count
+    attempt: Count
+    state: JobState
+    detail: Text
+    model: Digest
+    data: Digest
+    result: bytes
+    """Digest of the result object; empty when there is none."""
+    result_bytes: Count
+    product: bytes
+    """Digest of the product object; empty when it stays on board."""
+    product_bytes: Count
+    """Size of the product, whether it comes down or not."""
+    measure: float
+    steps_run_count: Count
+    """Steps run, with those repeated after a reset."""
+    resumed_count: Count
+    paused_count: Count
+    energy_j: float
+    software: Text
+
+
+class JobReportAck(Message, frozen=True, array_like=True, tag=11):
+    """The ground has the report on record."""
+
+    job_id: Count
+    attempt: Count
+
+
+AnyMessage = (
+    Beacon | Event | Command | Verification | Chunk | ObjectQuery | ObjectStatus | ObjectWant | JobSpec | JobReport
+    | JobReportAck
+)  # fmt: skip
+
+
+def encode_message(message: Message) -> bytes:
+    """The message as CBOR.
+
+    Raises:
+        MessageError: a field holds what CBOR cannot carry.
+    """
+    return cbor.dumps(msgspec.to_builtins(message, builtin_types=(bytes,)))
+
+
+def decode_message(data: bytes) -> AnyMessage:
+    """The message in a payload.
+
+    Raises:
+        MessageError: not CBOR, an unknown type, or a field out of its range; the text names the field.
+    """
+    try:
+        return msgspec.convert(cbor.loads(data), AnyMessage, builtin_types=(bytes,))  # type: ignore[arg-type]
+    except msgspec.ValidationError as error:
+        raise MessageError(f"message: {error}") from None
+
+
+def job_spec(argument: object) -> JobSpec:
+    """The job in the argument of JOBS.SUBMIT.
+
+    Raises:
+        MessageError: the argument is no job specification.
+    """
+    try:
+        return msgspec.convert(argument, JobSpec, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise MessageError(f"job: {error}") from None

@@ -1,0 +1,1 @@
+"""Ground segment: runs many satellites as one cluster, only through their links."""

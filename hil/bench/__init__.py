@@ -1,0 +1,1 @@
+"""Composes a fleet from a scenario, runs it and judges it."""

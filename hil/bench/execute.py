@@ -1,0 +1,130 @@
+"""Runs a prepared scenario and leaves its folder behind: what `flatrack run`, `replay` and `soak` have in common."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from flightsw.compute.inference import InferenceCache
+from hil.bench import folder as folders
+from hil.bench.run import Bench, Outcome, Progress
+from hil.bench.scenario import Scenario, link_names
+from hil.faults.plan import draw
+from hil.imagery.mosaic import save_mosaic
+from hil.sim.streams import Streams
+
+QUIET_SHARE: Final = 0.45
+"""Random faults begin in this first share of a run; the rest is time to converge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A run and what it left.
+
+    Attributes:
+        outcome: the verdict and its numbers.
+        title: of the summary.
+        mosaic: the picture, when there is a folder and a workload.
+    """
+
+    outcome: Outcome
+    title: str
+    mosaic: Path | None
+
+
+def prepare(scenario: Scenario, seed: int, faults: str) -> Scenario:
+    """The scenario with the faults that were asked for.
+
+    Args:
+        scenario: as loaded.
+        seed: what random faults are drawn from.
+        faults: `scenario`, `random` or `none`.
+    """
+    if faults == "scenario":
+        return scenario
+    if faults == "none":
+        return msgspec.structs.replace(scenario, faults=(), expect={}, radiation=None)
+    drawn = draw(
+        Streams(seed).child("faults").random,
+        [node.name for node in scenario.nodes],
+        link_names(scenario),
+        0.0,
+        scenario.duration_s * QUIET_SHARE,
+    )
+    return msgspec.structs.replace(scenario, faults=drawn, expect={})
+
+
+def execute(
+    scenario: Scenario,
+    seed: int,
+    *,
+    until_s: float | None = None,
+    scene: Path | None = None,
+    folder: Path | None = None,
+    cache: InferenceCache | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Execution:
+    """Run a scenario; with a folder, everything that a run leaves is written there, also when it is interrupted.
+
+    Raises:
+        ConfigError: scene, model or profile cannot be used.
+        SimulationError: the run itself is unsound.
+    """
+    cpu_started_s = time.process_time()
+    bench = Bench(
+        scenario,
+        seed,
+        until_s=until_s,
+        folder=folder,
+        user_scene=scene,
+        cache=cache,
+        on_progress=on_progress,
+        header={"flatrack": folders.software_version()} if folder is not None else None,
+    )
+    outcome = bench.run()
+    cpu_s = time.process_time() - cpu_started_s
+    outcome.counters["cpu_s"] = round(cpu_s, 3)
+    outcome.counters["speed"] = round(outcome.ended_ns / 1e9 / cpu_s, 1)
+    title = f"{scenario.name}: {scenario.title}, seed {seed}"
+    mosaic = None
+    if folder is not None:
+        mosaic = _leave(folder, bench, outcome, scene)
+    return Execution(outcome, title, mosaic)
+
+
+def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None) -> Path | None:
+    until_s = bench.until_ns / 1e9
+    folders.save_json(
+        folder / folders.RUN_FILE,
+        folders.identity(
+            bench.scenario,
+            bench.seed,
+            until_s,
+            scene,
+            outcome.digest,
+            interrupted=outcome.interrupted,
+            passed=outcome.passed,
+        ),
+    )
+    folders.save_json(
+        folder / "summary.json",
+        {
+            "passed": outcome.passed,
+            "digest": outcome.digest,
+            "violations": outcome.violations,
+            "unmet": outcome.unmet,
+            "counters": outcome.counters,
+        },
+    )
+    results = folder / "results"
+    results.mkdir()
+    for job, result in sorted(outcome.results.items()):
+        (results / f"job-{job:05}.mask").write_bytes(result.result)
+    if bench.workload is None or not outcome.results:
+        return None
+    path = folder / "mosaic.png"
+    save_mosaic(path, bench.mosaic_rows())
+    return path

@@ -1,0 +1,406 @@
+"""One run: composes the fleet, the ground, the links and the world of a scenario, runs them in virtual time, and judges.
+
+Same scenario, seed and commit: same trace, digest for digest. Nothing here reads a wall clock but to say what the run cost.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from boards import profiles
+from boards.simulated.board import SimulatedBoard
+from boards.simulated.clock import LoopClock
+from flightsw.compute.inference import InferenceCache
+from flightsw.config import BoardProfile, InterfaceConfig, NodeConfig
+from flightsw.link.memory import MemoryLink
+from flightsw.ports import Random, ResetCause
+from flightsw.wire.messages import JobReport
+from ground.segment import GroundSegment
+from hil.bench import sky as sky_of
+from hil.bench.invariants import Monitor, Violation
+from hil.bench.satellite import Satellite
+from hil.bench.scenario import LinkSpec, Scenario, isl_pairs
+from hil.bench.sky import FIRST_NODE, GROUND_NODE, RADIO, Sky, SunlightTable, isl_terminals
+from hil.bench.workload import Item, Workload
+from hil.channel.impairments import Impairments
+from hil.channel.link import Link
+from hil.channel.relay import Relay
+from hil.faults.injector import Injector
+from hil.faults.plan import LinkDegraded
+from hil.sim.disk import SimulatedDisk
+from hil.sim.fence import fence
+from hil.sim.loop import VirtualLoop
+from hil.sim.streams import Streams
+from hil.sim.trace import Trace
+
+NS_PER_S: Final = 1_000_000_000
+BROWN_OUT_CHECK_S: Final = 120.0
+"""A node that browned out looks for charge at this period [s]."""
+BROWN_OUT_BOOT_SHARE: Final = 0.2
+"""Charge share at which it boots again."""
+DISK_BYTES: Final = 64 * 1024 * 1024
+"""Simulated disk of a node: real bytes in this process's memory, so smaller than the profile's storage."""
+GROUND_DISK_BYTES: Final = 1024 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class JobResult:
+    """What came down for one job."""
+
+    report: JobReport
+    result: bytes
+    completed_ns: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        digest: the trace's digest, the identity of the run.
+        counters: name -> number, everything that the summary prints.
+        violations: broken rules.
+        results: job -> what came down.
+        unmet: expectations of the scenario that were not met, in words.
+        ended_ns: virtual time at the end.
+        interrupted: whether the user stopped it.
+    """
+
+    digest: str
+    counters: dict[str, float]
+    violations: list[Violation]
+    results: dict[int, JobResult]
+    unmet: list[str]
+    ended_ns: int
+    interrupted: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """The verdict."""
+        return not self.violations and not self.unmet and not self.interrupted
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a live display may show."""
+
+    now_ns: int
+    until_ns: int
+    jobs_accepted: int
+    jobs_ended: int
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+class Bench:
+    """One run of a scenario in virtual time.
+
+    Args:
+        scenario: what to run.
+        seed: of all chance.
+        until_s: stop earlier than the scenario says [s].
+        folder: where trace, ledger and archive go; None keeps them in memory.
+        workload: prepared by the caller when it wants the user's own scene; made here otherwise.
+        cache: inference results shared by runs of this process.
+        on_progress: called every `progress_s` of virtual time.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        *,
+        until_s: float | None = None,
+        folder: Path | None = None,
+        user_scene: Path | None = None,
+        cache: InferenceCache | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        progress_s: float = 60.0,
+        header: dict[str, Any] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        self.until_ns = scenario.duration_ns if until_s is None else min(scenario.duration_ns, round(until_s * NS_PER_S))
+        self.streams = Streams(seed)
+        self.cache = cache or InferenceCache()
+        self.sky: Sky = sky_of.compute(scenario)
+        self.workload = (
+            None if scenario.workload is None else Workload(scenario.workload, self.streams, user_scene)
+        )
+        self.items: dict[int, Item] = {}
+        self.results: dict[int, JobResult] = {}
+        self.satellites: dict[str, Satellite] = {}
+        self.monitor = Monitor()
+        self.loop = VirtualLoop()
+        self.trace = Trace(
+            None if folder is None else folder / "trace.jsonl",
+            {
+                "scenario": scenario.name,
+                "scenario_digest": scenario_digest(scenario),
+                "seed": seed,
+                "until_ns": self.until_ns,
+                **(header or {}),
+            },
+        )
+        self.trace.subscribe(self.monitor.observe)
+        self._folder = folder
+        self._on_progress = on_progress
+        self._progress_s = progress_s
+        self._crash: BaseException | None = None
+        self._stop = asyncio.Event()
+        self._links: dict[str, list[Link]] = {}
+        self._relay = Relay(self.loop.call_at_ns, lambda: self.loop.now_ns)
+
+    def run(self) -> Outcome:
+        """Run to the end, or until interrupted.
+
+        Raises:
+            SimulationError: the run itself is unsound.
+        """
+        interrupted = False
+        try:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner, fence(self.loop):
+                runner.run(self._main())
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            digest = self.trace.close()
+        return self._judge(digest, interrupted)
+
+    # -- composition
+
+    async def _main(self) -> None:
+        self._connect()
+        plan = self.sky.plan(self.scenario)
+        clock = LoopClock(lambda: self.loop.now_ns, self.scenario.epoch_utc_ns)
+        for index in range(len(self.scenario.nodes)):
+            self._make_satellite(index, plan, clock)
+        self._make_ground(plan, clock)
+        self._arm_faults()
+        if self._on_progress is not None:
+            self._tell_progress()
+        for satellite in self.satellites.values():
+            satellite.boot(ResetCause.POWER_ON)
+        self.ground.start()
+        if self.workload is not None:
+            self.loop.call_at_ns(round(self.workload.spec.submit_at_s * NS_PER_S), self._submit, 0)
+        self.loop.call_at_ns(self.until_ns, self._stop.set)
+        try:
+            await self._stop.wait()
+        finally:
+            self._shut_down()
+            await asyncio.sleep(0)
+        if self._crash is not None:
+            raise self._crash
+
+    def _connect(self) -> None:
+        links: dict[tuple[str, tuple[int, int], tuple[int, int]], Link] = {}
+        for sight in self.sky.sights:
+            key = (sight.link, sight.a, sight.b)
+            spec = self._link_spec(sight.a[0])
+            if key not in links:
+                antennas = self._links.setdefault(sight.link, [])
+                name = sight.link if not antennas else f"{sight.link}#{len(antennas) + 1}"
+                links[key] = Link(name, spec.impairments, self.streams.child("links").random)
+                antennas.append(links[key])
+                self._relay.connect(sight.a, sight.b, links[key])
+            window = sight.window
+            links[key].add_window(
+                round(window.start_s * NS_PER_S),
+                round(window.end_s * NS_PER_S),
+                [round(float(t) * NS_PER_S) for t in window.times_s],
+                [float(r) for r in window.range_km],
+            )
+
+    def _link_spec(self, first_node: int) -> LinkSpec:
+        spec = self.scenario.links.ground if first_node == GROUND_NODE else self.scenario.links.isl
+        assert spec is not None, "a sight exists only for a class of links that the scenario has"
+        return spec
+
+    def _make_satellite(self, index: int, plan: Any, clock: LoopClock) -> None:
+        spec = self.scenario.nodes[index]
+        profile = profiles.load(spec.profile)
+        number = FIRST_NODE + index
+        streams = self.streams.child(spec.name)
+        manager = self.scenario.manager
+        config = NodeConfig(
+            node=number,
+            name=spec.name,
+            ground=GROUND_NODE,
+            interfaces=self._interfaces(index),
+            beacon_period_s=manager.beacon_period_s,
+            tick_period_s=manager.tick_period_s,
+            scrub_period_s=manager.scrub_period_s,
+        )
+        board = SimulatedBoard(
+            profile,
+            clock,
+            SunlightTable(self.sky.sunlight[index], self.sky.step_s),
+            initial_charge_share=spec.initial_charge,
+            on_brown_out=lambda: self._brown_out(spec.name),
+        )
+        self.satellites[spec.name] = Satellite(
+            config=config,
+            profile=profile,
+            plan=plan,
+            sun=self.sky.sun[index],
+            relay=self._relay,
+            clock=clock,
+            board=board,
+            disk=SimulatedDisk(DISK_BYTES, streams.random("disk")),
+            cache=self.cache,
+            log=self._log_for(spec.name),
+            on_crash=self._crashed,
+        )
+
+    def _interfaces(self, index: int) -> tuple[InterfaceConfig, ...]:
+        ground = self.scenario.links.ground
+        interfaces = [InterfaceConfig(index=RADIO, name="radio", segment_bytes=ground.segment_bytes)]
+        isl = self.scenario.links.isl
+        if isl is not None:
+            terminals = isl_terminals(self.scenario)
+            mine = [
+                terminals[pair][pair.index(index)] for pair in isl_pairs(self.scenario) if index in pair
+            ]
+            interfaces += [
+                InterfaceConfig(index=number, name=f"laser-{number}", segment_bytes=isl.segment_bytes)
+                for number in sorted(mine)
+            ]
+        return tuple(interfaces)
+
+    def _log_for(self, source: str) -> Callable[[str, dict[str, object]], None]:
+        record, loop = self.trace.record, self.loop
+
+        def log(kind: str, fields: dict[str, object]) -> None:
+            record(loop.now_ns, source, kind, fields)
+
+        return log
+
+    # -- work
+
+    def _submit(self, position: int) -> None:
+        """Hand jobs to the ground, all at once or spaced."""
+        assert self.workload is not None, "nothing is submitted without a workload"
+        items, spacing_s = self.workload.items, self.workload.spec.submit_spacing_s
+        while position < len(items):
+            item = items[position]
+            self.items[self._submit_one(item)] = item
+            position += 1
+            if spacing_s > 0 and position < len(items):
+                self.loop.call_later(spacing_s, self._submit, position)
+                return
+
+    # -- being struck (hil.faults.injector.Strikable)
+
+    def reset_node(self, node: str, cause: str, off_s: float) -> bool:
+        """Cut a node's power and boot it later."""
+        satellite = self.satellites[node]
+        if not satellite.is_on:
+            return False
+        satellite.cut()
+        satellite.boot_later(off_s, ResetCause[cause])
+        return True
+
+    def break_link(self, link: str, duration_s: float) -> bool:
+        """Stop both directions of a link."""
+        end_ns = self.loop.now_ns + round(duration_s * NS_PER_S)
+        for channel in self._links.get(link, []):
+            channel.add_outage(self.loop.now_ns, end_ns)
+        return link in self._links
+
+    def degrade_link(self, link: str, fault: LinkDegraded) -> bool:
+        """Worsen a link for a while."""
+        channels = self._links.get(link, [])
+        if channels:
+            base = self._base_impairments(link)
+            worse = msgspec.structs.replace(
+                base,
+                bit_error_rate=max(base.bit_error_rate, fault.bit_error_rate),
+                loss=max(base.loss, fault.loss),
+                duplicate=max(base.duplicate, fault.duplicate),
+                reorder=max(base.reorder, fault.reorder),
+                reorder_delay_s=max(base.reorder_delay_s, 0.05),
+            )
+            for channel in channels:
+                channel.set_impairments(worse)
+            self.loop.call_later(fault.duration_s, self._restore_link, link)
+        return bool(channels)
+
+    def strike_weights(self, node: str, random: Random, bits: int) -> bool:
+        """Flip bits of a model in a node's memory."""
+        return self.satellites[node].strike_weights(random, bits)
+
+    def rot_object(self, node: str, random: Random) -> bool:
+        """Flip a bit of a stored object."""
+        return self.satellites[node].rot_object(random)
+
+    def _restore_link(self, link: str) -> None:
+        for channel in self._links[link]:
+            channel.set_impairments(self._base_impairments(link))
+        self.trace.record(self.loop.now_ns, "bench", "fault.link_restored", {"link": link})
+
+    def _base_impairments(self, link: str) -> Impairments:
+        stations = {station.name for station in self.scenario.stations}
+        return self._link_spec(GROUND_NODE if link.split("/")[0] in stations else FIRST_NODE).impairments
+
+    def _arm_faults(self) -> None:
+        injector = Injector(self, self.loop.call_at_ns, self._log_for("bench"), self.streams.child("strikes").random)
+        self.trace.subscribe(injector.observe)
+        injector.arm(self.scenario.faults)
+        radiation = self.scenario.radiation
+        if radiation is None or self.workload is None:
+            return
+        bits = self.workload.weight_bits_count
+        for index, spec in enumerate(self.scenario.nodes):
+            profile = self.satellites[spec.name].profile
+            rate = profile.model_cross_section_cm2_bit.value * bits * radiation.acceleration
+            steps = sky_of.flux_steps(self.sky, index, 0.0, self.until_ns / NS_PER_S)
+            injector.arm_upsets(spec.name, steps, self.sky.step_s, rate)
+
+    def _brown_out(self, name: str) -> None:
+        self.trace.record(self.loop.now_ns, "bench", "fault.brown_out", {"node": name})
+        self.loop.call_soon(self.satellites[name].cut)
+        self.loop.call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
+
+    def _after_brown_out(self, name: str) -> None:
+        satellite = self.satellites[name]
+        sensors = satellite.board.sensors()
+        if sensors.charge_j < BROWN_OUT_BOOT_SHARE * sensors.battery_j:
+            self.loop.call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
+        elif not satellite.is_on:
+            satellite.boot(ResetCause.BROWN_OUT)
+
+    # -- ending
+
+    def _crashed(self, name: str, error: BaseException) -> None:
+        if self._crash is None:
+            self._crash = error
+            self.trace.record(self.loop.now_ns, name, "node.crashed", {"error": repr(error)})
+            self._stop.set()
+
+    def _shut_down(self) -> None:
+        for satellite in self.satellites.values():
+            satellite.stop()
+
+    def _tell_progress(self) -> None:
+        assert self._on_progress is not None, "only called with a display"
+        self._on_progress(
+            Progress(
+                now_ns=self.loop.now_ns,
+                until_ns=self.until_ns,
+                jobs_accepted=len(self.monitor.accepted),
+                jobs_ended=len(self.monitor.ended),
+                counters=dict(self.trace.counts),
+            )
+        )
+        self.loop.call_later(self._progress_s, self._tell_progress)
+
+
+def scenario_digest(scenario: Scenario) -> str:
+    """BLAKE2b-64 of a scenario's content in hex: two files that say the same have the same digest."""
+    import hashlib
+
+    return hashlib.blake2b(msgspec.json.encode(scenario, order="deterministic"), digest_size=8).hexdigest()

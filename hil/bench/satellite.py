@@ -1,0 +1,158 @@
+"""One simulated satellite on the bench: what survives a reset (disk, board) and what does not (memory, node, wire)."""
+
+import asyncio
+from collections.abc import Callable
+
+from boards.simulated.board import SimulatedBoard
+from boards.simulated.clock import LoopClock
+from boards.simulated.runner import SimulatedRunner
+from flightsw.compute.inference import InferenceCache
+from flightsw.config import BoardProfile, NodeConfig, SunInterval
+from flightsw.link.memory import MemoryLink
+from flightsw.net.contacts import ContactPlan
+from flightsw.node import Node, NodePorts
+from flightsw.ports import Log, Random, ResetCause
+from hil.channel.relay import Relay
+from hil.sim.disk import SimulatedDisk
+
+BOOT_S = 5.0
+"""From a commanded reset to the start of the manager [s]: a warm start of a small Linux board; power cuts name their own."""
+
+
+class Satellite:
+    """A node with its board, disk and lab wire, that can lose power and boot again.
+
+    Args:
+        config, profile, plan, sun: as for `Node`.
+        relay: the other end of the lab wire.
+        clock, board, disk: those of this satellite.
+        cache: inference results, shared by the whole process.
+        log: takes (kind, fields) of the on-board log.
+        call_later_s: starts the boot after a time; the bench's timer.
+        on_crash: told of an exception that ended the manager.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        profile: BoardProfile,
+        plan: ContactPlan,
+        sun: tuple[SunInterval, ...],
+        relay: Relay,
+        clock: LoopClock,
+        board: SimulatedBoard,
+        disk: SimulatedDisk,
+        cache: InferenceCache,
+        log: Log,
+        on_crash: Callable[[str, BaseException], None],
+    ) -> None:
+        self.config = config
+        self.profile = profile
+        self.board = board
+        self.disk = disk
+        self.node: Node | None = None
+        self.runner: SimulatedRunner | None = None
+        self.boots_count = 0
+        self.frames_accepted_count = 0
+        self.frames_rejected_count = 0
+        self._plan = plan
+        self._sun = sun
+        self._relay = relay
+        self._clock = clock
+        self._cache = cache
+        self._log = log
+        self._on_crash = on_crash
+        self._task: asyncio.Task[None] | None = None
+        self._link: MemoryLink | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the manager runs."""
+        return self._task is not None
+
+    def boot(self, cause: ResetCause) -> None:
+        """Power on: a fresh manager over the same disk."""
+        assert self._task is None, "a running satellite cannot boot"
+        number = self.config.node
+        self.boots_count += 1
+        self.board.power_on(cause)
+        self.runner = SimulatedRunner(self.profile, self._cache)
+        self._link = MemoryLink(lambda interface, frame: self._relay.send(number, interface, frame))
+        ports = NodePorts(
+            clock=self._clock,
+            link=self._link,
+            disk=self.disk,
+            board=self.board,
+            runner=self.runner,
+            reset=self._reset_later,
+            log=self._log,
+        )
+        self.node = Node(self.config, self.profile, ports, self._plan, self._sun)
+        self._relay.attach(number, self._link.deliver)
+        self._task = asyncio.get_running_loop().create_task(self.node.run(), name=self.config.name)
+        self._task.add_done_callback(self._ended)
+
+    def cut(self) -> None:
+        """Power off at this instant: memory, queues and unsynced bytes are at the mercy of physics."""
+        if self._task is None or self.node is None:
+            return
+        task, self._task = self._task, None
+        self._relay.detach(self.config.node)
+        self._count_frames()
+        self.node = None
+        self.runner = None
+        self.board.power_off()
+        task.cancel()
+        self.disk.power_cut()
+
+    def boot_later(self, off_s: float, cause: ResetCause) -> None:
+        """Boot after a time, if nothing booted it meanwhile."""
+        asyncio.get_running_loop().call_later(off_s, self._boot_if_off, cause)
+
+    def strike_weights(self, random: Random, bits: int) -> bool:
+        """Flip random bits of one model in memory; False when none is loaded."""
+        images = [] if self.runner is None else self.runner.weight_memory()
+        if not images:
+            return False
+        image = images[random.randrange(len(images))]
+        for _ in range(bits):
+            image.flip_weight_bit(random.randrange(image.weight_bits_count))
+        return True
+
+    def rot_object(self, random: Random) -> bool:
+        """Flip one random bit of one stored object; False when there is none."""
+        names = [name for name in self.disk.names("objects/") if not name.endswith(".part")]
+        if not names:
+            return False
+        name = names[random.randrange(len(names))]
+        self.disk.flip_bit(name, random.randrange(8 * len(self.disk.read(name))))
+        return True
+
+    def frames(self) -> tuple[int, int]:
+        """Frames (accepted, rejected) by all boots so far."""
+        if self.node is None:
+            return self.frames_accepted_count, self.frames_rejected_count
+        counts = self.node.agent.counts
+        return (
+            self.frames_accepted_count + counts.frames_accepted,
+            self.frames_rejected_count + counts.frames_rejected,
+        )
+
+    def _count_frames(self) -> None:
+        self.frames_accepted_count, self.frames_rejected_count = self.frames()
+
+    def _boot_if_off(self, cause: ResetCause) -> None:
+        if self._task is None:
+            self.boot(cause)
+
+    def _reset_later(self, cause: ResetCause) -> None:
+        asyncio.get_running_loop().call_soon(self._reset, cause)
+
+    def _reset(self, cause: ResetCause) -> None:
+        self.cut()
+        self.boot_later(BOOT_S, cause)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_crash(self.config.name, error)

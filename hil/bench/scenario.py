@@ -1,0 +1,251 @@
+"""The scenario file: fleet + links + workload + faults + expectations, in TOML.
+
+Every field is typed and bounded here; what is wrong is reported with file, field and expectation. Shipped scenarios lie in
+`hil/scenarios`; a path to a user's own file works wherever a name does.
+"""
+
+import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from flightsw.config import NonNegative, Positive, Share, load_toml
+from flightsw.errors import ConfigError
+from hil.channel.impairments import Impairments
+from hil.faults.plan import Fault
+
+NodeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+NS_PER_S = 1_000_000_000
+
+
+class RingOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="ring", tag_field="kind"):
+    """All satellites in one circular plane, evenly spaced, in the order of the fleet."""
+
+    altitude_km: Annotated[float, msgspec.Meta(ge=200, le=2000)]
+    inclination_deg: Annotated[float, msgspec.Meta(ge=0, le=180)]
+    raan_deg: float = 0.0
+    phase_deg: float = 0.0
+
+
+class WalkerOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="walker", tag_field="kind"):
+    """A Walker delta constellation; the fleet's size must be divisible by the planes."""
+
+    altitude_km: Annotated[float, msgspec.Meta(ge=200, le=2000)]
+    inclination_deg: Annotated[float, msgspec.Meta(ge=0, le=180)]
+    planes: Annotated[int, msgspec.Meta(ge=1)]
+    phasing: Annotated[int, msgspec.Meta(ge=0)] = 1
+
+
+class ElementsOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="elements", tag_field="kind"):
+    """Satellites from a TLE or OMM file, in the order of the fleet; the path is relative to the scenario's."""
+
+    file: str
+
+
+class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One node of the fleet."""
+
+    name: NodeName
+    profile: str
+    """Name of a shipped board profile, or path of a TOML file."""
+    kind: Literal["simulated"] = "simulated"
+    initial_charge: Share = 0.9
+
+
+class StationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ground station."""
+
+    name: NodeName
+    latitude_deg: Annotated[float, msgspec.Meta(ge=-90, le=90)]
+    longitude_deg: Annotated[float, msgspec.Meta(ge=-180, le=180)]
+    altitude_m: Annotated[float, msgspec.Meta(ge=-500, le=9000)] = 0.0
+    min_elevation_deg: Annotated[float, msgspec.Meta(ge=0, le=90)] = 5.0
+    antennas: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    source: str = ""
+
+
+class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A class of links."""
+
+    impairments: Impairments
+    segment_bytes: Annotated[int, msgspec.Meta(ge=64, le=60_000)] = 1024
+    range_km_max: Positive = 6000.0
+
+
+class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The links of a fleet."""
+
+    ground: LinkSpec
+    isl: LinkSpec | None = None
+    topology: Literal["none", "ring", "plus_grid"] = "ring"
+
+
+class CloudMaskWorkload(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="cloud_mask", tag_field="kind"
+):
+    """Tiles of a scene, one cloud-mask job each."""
+
+    scene: str = "sentinel2-scene.npz"
+    """Shipped scene, or path of the user's."""
+    model: str = "cloud-mask.onnx"
+    """Shipped model, or path of the user's."""
+    covers: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1, max_length=64)]
+    """Cloud cover laid over each acquisition of the scene."""
+    tile_px: Annotated[int, msgspec.Meta(ge=16, le=1024, multiple_of=4)] = 48
+    step_mpix: Positive
+    """Work that one step of a job is charged for [Mpixel]."""
+    priority: Annotated[int, msgspec.Meta(ge=0, le=7)] = 4
+    deadline_s: Annotated[int, msgspec.Meta(ge=1)]
+    checkpoint_steps: Annotated[int, msgspec.Meta(ge=1)] = 2
+    product_cover_max: Share = 0.7
+    """A tile cloudier than this need not come down."""
+    submit_at_s: NonNegative = 30.0
+    submit_spacing_s: NonNegative = 0.0
+
+
+class Radiation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Upsets of weights in memory by trapped protons, along the orbit."""
+
+    solar: Literal["min", "max"] = "min"
+    energy_mev: Literal[10, 30, 50] = 30
+    acceleration: NonNegative = 1.0
+    """Multiplies the upset rate so that a short run sees upsets; printed in the summary."""
+
+
+class Manager(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of the on-board managers; the defaults are those of `flightsw.config.NodeConfig`."""
+
+    beacon_period_s: Positive = 10.0
+    tick_period_s: Positive = 10.0
+    scrub_period_s: Positive = 60.0
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One run's worth of world, fleet, work and trouble."""
+
+    name: NodeName
+    title: str
+    epoch: datetime.datetime
+    """UTC at the start of the run."""
+    duration_s: Annotated[float, msgspec.Meta(gt=0, le=10_000_000)]
+    world_step_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+    orbit: RingOrbit | WalkerOrbit | ElementsOrbit
+    nodes: Annotated[tuple[NodeSpec, ...], msgspec.Meta(min_length=1)]
+    stations: Annotated[tuple[StationSpec, ...], msgspec.Meta(min_length=1)]
+    links: Links
+    workload: CloudMaskWorkload | None = None
+    manager: Manager = Manager()
+    radiation: Radiation | None = None
+    faults: tuple[Fault, ...] = ()
+    expect: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
+    """Counter -> least value at the end: a fault that never fired fails the run."""
+
+    @property
+    def epoch_utc_ns(self) -> int:
+        """The epoch [ns since 1970-01-01T00:00:00Z]."""
+        delta = self.epoch - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+        return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1_000
+
+    @property
+    def duration_ns(self) -> int:
+        """How long the run lasts [ns]."""
+        return round(self.duration_s * NS_PER_S)
+
+
+def shipped() -> list[str]:
+    """Names of the scenarios that come with flatrack, sorted."""
+    folder = resources.files("hil") / "scenarios"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def find(name: str) -> Path:
+    """The file of a scenario, by name or path.
+
+    Raises:
+        ConfigError: neither a shipped name nor a file.
+    """
+    if name in shipped():
+        return Path(str(resources.files("hil") / "scenarios" / f"{name}.toml"))
+    path = Path(name)
+    if path.is_file():
+        return path
+    raise ConfigError(f"scenario {name!r}: no such file, and not one of the shipped: {', '.join(shipped())}")
+
+
+def load(name: str) -> Scenario:
+    """Read and check a scenario.
+
+    Raises:
+        ConfigError: names file, field, value and expectation.
+    """
+    path = find(name)
+    scenario = load_toml(path, Scenario)
+    check(scenario, str(path))
+    return scenario
+
+
+def check(scenario: Scenario, where: str) -> None:
+    """Check what types cannot say.
+
+    Raises:
+        ConfigError: names where, field, value and expectation.
+    """
+    if scenario.epoch.tzinfo is None:
+        raise ConfigError(f"{where}: epoch: {scenario.epoch.isoformat()} has no time zone, expected UTC (end it with Z)")
+    for field, names in (
+        ("nodes", [node.name for node in scenario.nodes]),
+        ("stations", [station.name for station in scenario.stations]),
+    ):
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ConfigError(f"{where}: {field}: name {doubled[0]!r} is used twice, expected unique names")
+    nodes = [node.name for node in scenario.nodes]
+    if isinstance(scenario.orbit, WalkerOrbit) and len(nodes) % scenario.orbit.planes:
+        raise ConfigError(
+            f"{where}: orbit.planes: {scenario.orbit.planes} does not divide the fleet of {len(nodes)} nodes"
+        )
+    if scenario.links.topology != "none" and scenario.links.isl is None:
+        raise ConfigError(f"{where}: links.isl: missing, expected because links.topology is {scenario.links.topology!r}")
+    links = set(link_names(scenario))
+    for index, fault in enumerate(scenario.faults):
+        node, link = getattr(fault, "node", None), getattr(fault, "link", None)
+        if node is not None and node not in nodes:
+            raise ConfigError(f"{where}: faults[{index}].node: {node!r} is not in the fleet")
+        if link is not None and link not in links:
+            raise ConfigError(
+                f"{where}: faults[{index}].link: {link!r} is no link of this fleet; links are named like "
+                f"{sorted(links)[0]!r}"
+            )
+        if fault.at_s >= scenario.duration_s:
+            raise ConfigError(
+                f"{where}: faults[{index}].at_s: {fault.at_s} is past the run's end, expected < {scenario.duration_s}"
+            )
+
+
+def isl_pairs(scenario: Scenario) -> list[tuple[int, int]]:
+    """Inter-satellite links as pairs of fleet indices; interface 1 of the first to interface 2 of the second."""
+    count = len(scenario.nodes)
+    if scenario.links.topology == "none" or count < 2:
+        return []
+    if scenario.links.topology == "ring" or not isinstance(scenario.orbit, WalkerOrbit):
+        return [(0, 1)] if count == 2 else [(index, (index + 1) % count) for index in range(count)]
+    per_plane = count // scenario.orbit.planes
+    return [
+        (plane * per_plane + slot, plane * per_plane + (slot + 1) % per_plane)
+        for plane in range(scenario.orbit.planes)
+        for slot in range(per_plane)
+    ] + [
+        (plane * per_plane + slot, (plane + 1) % scenario.orbit.planes * per_plane + slot)
+        for plane in range(scenario.orbit.planes)
+        for slot in range(per_plane)
+    ]
+
+
+def link_names(scenario: Scenario) -> list[str]:
+    """Names of all links that faults can strike."""
+    nodes = [node.name for node in scenario.nodes]
+    return [f"{nodes[a]}/{nodes[b]}" for a, b in isl_pairs(scenario)] + [
+        f"{station.name}/{node}" for station in scenario.stations for node in nodes
+    ]

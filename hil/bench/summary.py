@@ -1,0 +1,120 @@
+"""The summary of a run: one table of numbers that an engineer asks for first, and the verdict below it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from hil.bench.invariants import RULES
+from hil.bench.run import Outcome
+
+VIOLATIONS_SHOWN_MAX: Final = 10
+
+ROWS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
+    (
+        "jobs",
+        (
+            ("accepted", "jobs_accepted", ""),
+            ("completed", "jobs_completed", ""),
+            ("failed", "jobs_failed", ""),
+            ("attempts placed", "attempts_placed", ""),
+            ("paused (eclipse, heat, charge)", "jobs_paused", "times"),
+            ("resumed from a checkpoint", "jobs_resumed", "times"),
+            ("results equal to the fault-free reference", "results_equal", ""),
+            ("mean accuracy against the laid clouds", "mask_accuracy_percent", "%"),
+            ("last job ended after", "last_job_s", "s"),
+        ),
+    ),
+    (
+        "traffic",
+        (
+            ("goodput up: models and tiles", "uplinked_bytes", "B"),
+            ("goodput down: masks and products", "downlinked_bytes", "B"),
+            ("kept on board: products of cloudy tiles", "saved_bytes", "B"),
+            ("frames sent", "frames_sent", ""),
+            ("frames lost or blocked", "frames_lost", ""),
+            ("bits flipped", "bits_flipped", ""),
+            ("frames with flips / rejected by CRC", "frames_flipped_rejected", ""),
+            ("LTP retransmissions", "retransmissions", ""),
+            ("bundles re-routed", "bundles_rerouted", ""),
+        ),
+    ),
+    (
+        "faults",
+        (
+            ("node resets", "node_resets", ""),
+            ("link outages", "link_outages", ""),
+            ("weight upsets that struck a loaded model", "weight_upsets", ""),
+            ("models repaired after a scrub or check", "models_repaired", ""),
+            ("jobs rolled back to a checkpoint", "jobs_rolled_back", ""),
+        ),
+    ),
+    (
+        "energy",
+        (
+            ("drawn by all nodes", "energy_drawn_j", "J"),
+            ("of it by jobs", "energy_jobs_j", "J"),
+            ("lowest charge of any node", "lowest_charge_percent", "%"),
+            ("hottest electronics", "hottest_degc", "degC"),
+        ),
+    ),
+    (
+        "cost",
+        (
+            ("virtual time", "virtual_s", "s"),
+            ("CPU time", "cpu_s", "s"),
+            ("virtual over CPU time", "speed", "x"),
+            ("events in the trace", "trace_events", ""),
+            ("callbacks of the loop", "callbacks", ""),
+        ),
+    ),
+)
+"""Group -> (label, counter, unit)."""
+
+
+def number(value: float) -> str:
+    """A number for people: thousands apart, and no more digits than it deserves."""
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.3f}"
+
+
+def table(outcome: Outcome, title: str) -> Table:
+    """The summary as a table."""
+    grid = Table(title=title, show_header=False, title_justify="left", pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column()
+    grid.add_column(justify="right")
+    grid.add_column()
+    for group, rows in ROWS:
+        shown = group
+        for label, counter, unit in rows:
+            if counter in outcome.counters:
+                value = number(outcome.counters[counter])
+                if counter == "frames_flipped_rejected":
+                    value = f"{value} / {number(outcome.counters['frames_rejected'])}"
+                grid.add_row(shown, label, value, unit)
+                shown = ""
+        grid.add_section()
+    return grid
+
+
+def verdict(outcome: Outcome) -> Text:
+    """PASS or FAIL with reasons."""
+    lines = [f"rule {v.rule} ({RULES[v.rule]}): at {v.t_ns / 1e9:.3f} s: {v.text}" for v in outcome.violations]
+    shown: Sequence[str] = lines[:VIOLATIONS_SHOWN_MAX]
+    text = Text()
+    for line in shown:
+        text.append(f"broken: {line}\n", style="red")
+    if len(lines) > len(shown):
+        text.append(f"... and {len(lines) - len(shown)} more\n", style="red")
+    for line in outcome.unmet:
+        text.append(f"not met: {line}\n", style="red")
+    if outcome.interrupted:
+        text.append("interrupted: the partial run is kept\n", style="yellow")
+    if outcome.passed:
+        text.append(f"PASS: all {len(RULES)} invariants held", style="bold green")
+    else:
+        text.append("INTERRUPTED" if outcome.interrupted else "FAIL", style="bold red")
+    return text

@@ -1,0 +1,128 @@
+"""The cloud-mask workload: a real scene under generated clouds, cut into tiles, one job each, and the truth about them.
+
+The reference masks come from the same model on the same bytes with no fault anywhere: what came down must equal them, byte
+for byte on the machine that ran both (docs/determinism.md says what holds across machines).
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flightsw.compute import cloud_mask
+from flightsw.compute.inference import InferenceCache, ModelImage
+from flightsw.errors import ConfigError, WireError
+from flightsw.objects.store import digest_of
+from hil.bench.scenario import CloudMaskWorkload
+from hil.imagery.scene import Scene, load_scene
+from hil.imagery.tiles import acquisitions, cut
+from hil.sim.streams import Streams
+
+KIND: Final = "cloud_mask"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One job's worth of work.
+
+    Attributes:
+        acquisition, row, column: where the tile lies.
+        data: the tile's bytes, as uplinked.
+        truth: (h, w) clouds laid over it, None where they are unknown.
+    """
+
+    acquisition: int
+    row: int
+    column: int
+    data: bytes
+    digest: bytes
+    truth: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a job brings back when nothing goes wrong."""
+
+    result: bytes
+    product: bytes
+    measure: float
+
+
+class Workload:
+    """Everything that the ground uplinks and what must come back.
+
+    Args:
+        spec: the scenario's workload.
+        streams: the run's streams; clouds draw from their own.
+        user_scene: the user's image instead of the shipped scene; no clouds are laid over it.
+
+    Raises:
+        ConfigError: scene or model cannot be read.
+    """
+
+    def __init__(self, spec: CloudMaskWorkload, streams: Streams, user_scene: Path | None = None) -> None:
+        self.spec = spec
+        scene_path = user_scene or asset(spec.scene, "scene")
+        self.scene: Scene = load_scene(scene_path)
+        model_path = asset(spec.model, "model")
+        try:
+            self.model = model_path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"model {model_path}: cannot be read: {error.strerror}") from None
+        self.model_digest = digest_of(self.model)
+        self._image = ModelImage(self.model, str(model_path))
+        self.items: list[Item] = []
+        if user_scene is None:
+            views = acquisitions(self.scene, spec.covers, streams.generator("clouds"))
+            pairs = [(view.dn, view.truth) for view in views]
+        else:
+            pairs = [(self.scene.dn, None)]
+        self.pictures = pairs
+        for number, (dn, truth) in enumerate(pairs):
+            for tile in cut(dn, spec.tile_px):
+                data = cloud_mask.encode_tile(tile.dn)
+                row, column = tile.row * spec.tile_px, tile.column * spec.tile_px
+                part = None if truth is None else truth[row : row + spec.tile_px, column : column + spec.tile_px]
+                self.items.append(Item(number, tile.row, tile.column, data, digest_of(data), part))
+        if not self.items:
+            height, width = self.scene.dn.shape[:2]
+            raise ConfigError(
+                f"scene {scene_path}: {height} x {width} px is smaller than one tile, expected at least "
+                f"{spec.tile_px} x {spec.tile_px}"
+            )
+
+    def reference(self, item: Item, cache: InferenceCache) -> Reference:
+        """The fault-free answer to one job."""
+        tile = cloud_mask.decode_tile(item.data)
+        state = cloud_mask.begin(tile)
+        for _ in range(cloud_mask.STEPS):
+            state = cloud_mask.advance(state, tile, self._image, cache)
+        done = cloud_mask.finish(state, tile)
+        return Reference(done.mask_bytes, done.product_bytes, done.cloud_fraction)
+
+    def objection(self, result: bytes) -> str | None:
+        """Why a result cannot be a mask of this workload, or None: what the ground itself checks on arrival."""
+        try:
+            mask = cloud_mask.decode_mask(result)
+        except WireError as error:
+            return str(error)
+        side = self.spec.tile_px
+        return None if mask.shape == (side, side) else f"mask is {mask.shape}, expected {(side, side)}"
+
+
+def asset(name: str, what: str) -> Path:
+    """A shipped file by name, or the user's by path.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    shipped = Path(str(resources.files("hil") / "assets" / name))
+    if "/" not in name and shipped.is_file():
+        return shipped
+    path = Path(name)
+    if path.is_file():
+        return path
+    raise ConfigError(f"{what} {name!r}: no such file, and not one that comes with flatrack")

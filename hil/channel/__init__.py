@@ -1,0 +1,1 @@
+"""The links' impairments and the relay between interfaces."""

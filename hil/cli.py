@@ -1,0 +1,196 @@
+"""The command line: `flatrack run`, `replay`, `list`, `soak`.
+
+Exit codes: 0 the verdict is PASS, 1 it is FAIL, 2 the user's input is wrong, 130 interrupted.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from flightsw.errors import ConfigError, FlatrackError
+from hil.bench import folder as folders
+from hil.bench import summary
+from hil.bench.execute import Execution, execute, prepare
+from hil.bench.run import Progress as RunProgress
+from hil.bench.scenario import load, shipped
+from hil.bench.soak import Finding, seed_range, soak
+from hil.sim.repeat import first_difference
+from hil.sim.trace import read_trace
+
+EXIT_FAIL = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class Group(click.Group):
+    """Turns the errors that flatrack raises on purpose into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            click.echo(f"flatrack: {error}", err=True)
+            ctx.exit(EXIT_USAGE)
+        except FlatrackError as error:
+            click.echo(f"flatrack: {type(error).__name__}: {error}", err=True)
+            ctx.exit(EXIT_FAIL)
+        except KeyboardInterrupt:
+            click.echo("flatrack: interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="flatrack")
+def main() -> None:
+    """flatrack: a FlatSat for orbital data centres."""
+
+
+@main.command()
+@click.argument("scenario")
+@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Seed of all chance.")
+@click.option("--until", "until_s", type=click.FloatRange(min=0, min_open=True), help="Stop at this virtual time [s].")
+@click.option("--scene", type=click.Path(path_type=Path), help="Your own multiband image instead of the shipped scene.")
+@click.option(
+    "--faults",
+    type=click.Choice(["scenario", "random", "none"]),
+    default="scenario",
+    show_default=True,
+    help="Faults of the scenario, drawn at random from the seed, or none.",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go.")
+def run(scenario: str, seed: int, until_s: float | None, scene: Path | None, faults: str, out: Path) -> None:
+    """Run a SCENARIO (a shipped name or a TOML file) in virtual time and judge it."""
+    console = Console(highlight=False)
+    prepared = prepare(load(scenario), seed, faults)
+    folder = folders.create(out, prepared.name, seed)
+    with _display(console) as show:
+        done = execute(prepared, seed, until_s=until_s, scene=scene, folder=folder, on_progress=show)
+    _print(console, done)
+    console.print(f"replay: flatrack replay {folder}", soft_wrap=True)
+    if done.outcome.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0 if done.outcome.passed else EXIT_FAIL)
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def replay(run_folder: Path) -> None:
+    """Run the run in folder RUN again and compare the two, event by event."""
+    console = Console(highlight=False)
+    identity = folders.load_identity(run_folder)
+    recorded = run_folder / folders.TRACE_FILE
+    for _ in read_trace(recorded)[1]:  # reading to the end proves the recorded trace whole
+        pass
+    again = folders.create(run_folder / "replays", identity.scenario.name, identity.seed)
+    scene = None if identity.scene is None else Path(identity.scene)
+    with _display(console) as show:
+        done = execute(
+            identity.scenario, identity.seed, until_s=identity.until_s, scene=scene, folder=again, on_progress=show
+        )
+    difference = first_difference(recorded, again / folders.TRACE_FILE)
+    console.print(f"recorded {identity.digest}\nreplayed {done.outcome.digest}")
+    if difference is None and identity.digest == done.outcome.digest:
+        console.print("SAME: the replay is the run, event for event", style="bold green")
+        return
+    console.print(difference or "the events are equal, the identities of the runs are not", style="red")
+    if identity.flatrack != folders.software_version():
+        console.print(f"recorded by flatrack {identity.flatrack}, this is {folders.software_version()}")
+    console.print("DIFFERENT", style="bold red")
+    sys.exit(EXIT_FAIL)
+
+
+@main.command(name="list")
+def list_scenarios() -> None:
+    """List the scenarios that come with flatrack."""
+    for name in shipped():
+        scenario = load(name)
+        click.echo(f"{name:20} {len(scenario.nodes):5} nodes  {scenario.duration_s:8.0f} s  {scenario.title}")
+
+
+@main.command(name="soak")
+@click.argument("scenario")
+@click.option("--seeds", default="1-20", show_default=True, help="Seeds to run, for example 1-200.")
+@click.option("--workers", type=click.IntRange(min=1, max=256), default=2, show_default=True, help="Processes.")
+@click.option(
+    "--faults", type=click.Choice(["scenario", "random", "none"]), default="random", show_default=True, help="As for run."
+)
+@click.option("--until", "until_s", type=click.FloatRange(min=0, min_open=True), help="Stop each at this virtual time [s].")
+def soak_command(scenario: str, seeds: str, workers: int, faults: str, until_s: float | None) -> None:
+    """Run a SCENARIO with many seeds, each with its own faults, and list those that break a rule."""
+    numbers = seed_range(seeds)
+    load(scenario)
+    failed: list[Finding] = []
+    started_s = time.monotonic()
+    for finding in soak(scenario, numbers, workers=workers, faults=faults, until_s=until_s):
+        if not finding.passed:
+            failed.append(finding)
+        click.echo(finding.line())
+    for finding in sorted(failed, key=lambda f: f.seed):
+        click.echo(f"FAIL seed {finding.seed}: {finding.reason}\n  replay: {finding.command}")
+    click.echo(
+        f"{len(numbers) - len(failed)} of {len(numbers)} seeds passed in {time.monotonic() - started_s:.0f} s with "
+        f"{workers} workers"
+    )
+    sys.exit(EXIT_FAIL if failed else 0)
+
+
+class _display:  # noqa: N801 - used as a context manager, like a function
+    """A live progress bar on a terminal, a plain line each tenth of the run otherwise."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._tenth = 0
+
+    def __enter__(self) -> "_display":
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]T+{task.fields[clock]}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("jobs {task.fields[jobs]}  {task.fields[news]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("run", total=1.0, clock="0:00:00", jobs="0/0", news="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: RunProgress) -> None:
+        """Show where the run is."""
+        share = progress.now_ns / progress.until_ns
+        seconds = progress.now_ns // 1_000_000_000
+        clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        jobs = f"{progress.jobs_ended}/{progress.jobs_accepted}"
+        counts = progress.counters
+        news = (
+            f"paused {counts.get('job.paused', 0)}, upsets {counts.get('fault.upset', 0)}, "
+            f"resets {counts.get('fault.node_reset', 0)}, retried {counts.get('job.retried', 0)}"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share, clock=clock, jobs=jobs, news=news)
+        elif int(share * 10) > self._tenth:
+            self._tenth = int(share * 10)
+            self._console.print(f"T+{clock}  jobs {jobs}  {news}")
+
+
+def _print(console: Console, done: Execution) -> None:
+    console.print(summary.table(done.outcome, done.title))
+    if done.mosaic is not None:
+        console.print(f"mosaic: {done.mosaic}", soft_wrap=True)
+    console.print(f"trace digest: {done.outcome.digest}", soft_wrap=True)
+    console.print(summary.verdict(done.outcome))
+
+
+if __name__ == "__main__":
+    main()

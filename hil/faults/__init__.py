@@ -1,0 +1,1 @@
+"""What goes wrong, when, drawn from named streams or written in a scenario."""

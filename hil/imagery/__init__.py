@@ -1,0 +1,1 @@
+"""Scenes, generated clouds, tiles and mosaics for the demonstration workload."""

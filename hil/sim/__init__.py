@@ -1,0 +1,1 @@
+"""Virtual time, named streams, the trace and the simulated disk."""

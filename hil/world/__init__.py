@@ -1,0 +1,1 @@
+"""The physical world: orbits, eclipse, contacts, radiation, power and heat."""
