@@ -67,7 +67,7 @@ class InterfaceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     index: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
     name: str
-    coding: str = "cobs"
+    coding: str = "cobs-crc32c"
     segment_bytes: Annotated[int, msgspec.Meta(ge=64, le=60_000)] = 1024
     """Data in one LTP segment [bytes]."""
     queue_bundles_max: Annotated[int, msgspec.Meta(ge=1)] = 4096

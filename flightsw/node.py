@@ -56,6 +56,9 @@ BEACON_LIFETIME_MS: Final = 60_000
 REPORT_LIFETIME_MS: Final = 4 * 3_600_000
 """Reports, events and objects may wait for passes [ms]."""
 
+SESSION_BITS: Final = 32
+"""Session and bundle numbers of one boot; the boot count stands above them, so that a reset never repeats one."""
+
 BOOT_FILE: Final = "boot"
 OBJECT_MESSAGES: Final = (Chunk, ObjectQuery, ObjectStatus, ObjectWant)
 NS_PER_S: Final = 1_000_000_000
@@ -125,9 +128,7 @@ class Node:
             on_upset=self._on_upset,
             log=ports.log,
         )
-        self.agent = BundleAgent(
-            config.node, plan, config.interfaces, session_base=self.boot_count, now_ns=self._started_ns
-        )
+        self.agent = BundleAgent(config.node, plan, config.interfaces, session_base=self.boot_count << SESSION_BITS)
         self.endpoint = Endpoint(ports.clock, ports.link, self.agent, self._on_delivery)
         self._scrubbed_ns = self._started_ns
         self._tick_ns = round(config.tick_period_s * NS_PER_S)
@@ -137,12 +138,13 @@ class Node:
     async def run(self) -> None:
         """Run until cancelled."""
         self._boot()
+        self.endpoint.flush()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._rate_group(), name=f"{self.config.name}/rate group")
                 tasks.create_task(self.executor.run(), name=f"{self.config.name}/executor")
         finally:
-            self.endpoint.close()
+            await self.endpoint.close()
 
     def _boot(self) -> None:
         cause = self._ports.board.reset_cause()
@@ -159,11 +161,11 @@ class Node:
                 Severity.WARNING_HI, "JOBS", "RECORDS_LOST", f"{self.jobs.unreadable_count} job records unreadable"
             )
         for job in self.jobs.jobs.values():
-            if job.saved_step and job.state is JobState.READY:
-                self._log(
-                    "job.resumed", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.saved_step}
-                )
+            if job.saved_step and job.report is None:
+                self._log("job.resumed", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.saved_step})
             if job.report is not None:
+                for digest in filter(None, (job.report.result, job.report.product)):
+                    self.store.pin(digest)  # pins are lost at a reset
                 self._push_results(job)
 
     async def _rate_group(self) -> None:
@@ -191,7 +193,6 @@ class Node:
         # one slack nanosecond per period: a tick that comes at the very deadline counts as due
         if now_ns - self.beaconed_ns >= round(self.config.beacon_period_s * NS_PER_S) - 1:
             self.beaconed_ns = now_ns
-            agent = self.agent.counts
             beacon = Beacon(
                 node=self.config.node,
                 boot_count=self.boot_count,
@@ -209,7 +210,7 @@ class Node:
                 jobs_completed_count=self.jobs.count(JobState.COMPLETED),
                 jobs_paused_count=self.jobs.count(JobState.PAUSED),
                 models_repaired_count=self.models.repaired_count,
-                frames_rejected_count=agent.frames_rejected,
+                frames_rejected_count=self.agent.counters.frames_rejected_count(),
                 storage_free_bytes=self._ports.disk.free_bytes(),
                 dictionary_digest=DICTIONARY_DIGEST,
             )
@@ -231,11 +232,12 @@ class Node:
         if rotten is not None:
             self._log("object.rotten", {"object": rotten})
             self._report(Severity.WARNING_HI, "OBJECTS", "ROTTEN", f"{rotten.hex()[:16]} removed", rotten)
+            sizes = {}
             for job in self.jobs.jobs.values():
-                if job.report is None and rotten in (job.spec.model, job.spec.data):
-                    size = job.spec.model_bytes if rotten == job.spec.model else job.spec.data_bytes
-                    self._want_object(rotten, size)
-                    break
+                if job.report is None:
+                    sizes.update({job.spec.model: job.spec.model_bytes, job.spec.data: job.spec.data_bytes})
+            if rotten in sizes:
+                self._want_object(rotten, sizes[rotten])
 
     def _on_upset(self, digest: bytes, found: Scrub) -> None:
         self._log("model.upset", {"model": digest, "outcome": found.name})

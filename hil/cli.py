@@ -63,7 +63,9 @@ def main() -> None:
     show_default=True,
     help="Faults of the scenario, drawn at random from the seed, or none.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go."
+)
 def run(scenario: str, seed: int, until_s: float | None, scene: Path | None, faults: str, out: Path) -> None:
     """Run a SCENARIO (a shipped name or a TOML file) in virtual time and judge it."""
     console = Console(highlight=False)
@@ -118,9 +120,15 @@ def list_scenarios() -> None:
 @click.option("--seeds", default="1-20", show_default=True, help="Seeds to run, for example 1-200.")
 @click.option("--workers", type=click.IntRange(min=1, max=256), default=2, show_default=True, help="Processes.")
 @click.option(
-    "--faults", type=click.Choice(["scenario", "random", "none"]), default="random", show_default=True, help="As for run."
+    "--faults",
+    type=click.Choice(["scenario", "random", "none"]),
+    default="random",
+    show_default=True,
+    help="As for run.",
 )
-@click.option("--until", "until_s", type=click.FloatRange(min=0, min_open=True), help="Stop each at this virtual time [s].")
+@click.option(
+    "--until", "until_s", type=click.FloatRange(min=0, min_open=True), help="Stop each at this virtual time [s]."
+)
 def soak_command(scenario: str, seeds: str, workers: int, faults: str, until_s: float | None) -> None:
     """Run a SCENARIO with many seeds, each with its own faults, and list those that break a rule."""
     numbers = seed_range(seeds)

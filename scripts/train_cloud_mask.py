@@ -3,10 +3,10 @@
     pip install torch==2.13.0 onnx numpy
     python scripts/train_cloud_mask.py
 
-The only place that needs torch. It takes about seven minutes on one core and one thread. Everything is drawn from one
-seed: two runs on the same machine give the same weights, other machines differ in the last bits and so end near, not at,
-the shipped file. Judge the result with `scripts/evaluate_cloud_mask.py`, which shares no draw with this script; it judges
-on the eastern third of the real scene, which is never shown here.
+The only place that needs torch. It takes about ten minutes on one core, in one thread. Everything is drawn from one
+seed: two runs on the same machine give the same weights; other machines differ in the last bits, and so end near the
+shipped file but not at it. Judge the result with `scripts/evaluate_cloud_mask.py`, which shares no draw with this
+script; it judges on the eastern third of the real scene, which is never shown here.
 
 The network is a U-Net of depthwise separable convolutions (4 -> 12 -> 24 -> 48 channels): 10,805 parameters, of which
 the export keeps 10,325 after folding the normalisation into the convolutions.

@@ -1,7 +1,7 @@
 """Admission: may the next step of a job run, given power, heat and the coming eclipse?
 
-Pure: sensors, profile and the predicted sunlight in, a verdict out. The rule on energy is DESIGN §9.5 as a forecast: after
-the step, the node must still reach the end of the next eclipse on idle load with its reserve left.
+Pure: sensors, profile and the predicted sunlight in, a verdict out. A node never spends energy that it does not have;
+as a forecast: after the step, it must still reach the end of the next eclipse on idle load with its reserve left.
 """
 
 from bisect import bisect_right

@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from flightsw.compute.budget import Budget, Verdict
 from flightsw.compute.jobs import FINAL_STATES, Job, JobTable
 from flightsw.compute.models import Models, Scrub
 from flightsw.config import NodeConfig
-from flightsw.errors import StorageError, WireError
+from flightsw.errors import BoardError, ConfigError, StorageError, WireError
 from flightsw.objects.store import ObjectStore
 from flightsw.ports import Board, Clock, Log, Model, Runner
 from flightsw.wire.messages import JobReport, JobState
 
-RETRIES_MAX: Final = 8
+STRIKES_MAX: Final = 8
 """Times that the weights may be struck between two checkpoints before the job is given up: a board that is
 hit this often needs the ground."""
 
@@ -99,56 +99,72 @@ class Executor:
     async def _run(self, job: Job) -> bool:
         """Work on one job until it ends or must stop; False when nothing more can be done now."""
         spec = job.spec
-        loaded = self._load(job)
-        if loaded is None:
-            return True  # it waits for its objects now; another job may run
-        model, data = loaded
-        step_s = self._runner.step_s(spec.kind, spec.step_mpix)
-        step_w = self._runner.step_w(spec.kind)
-        verdict = self._verdict(step_w, step_s)
-        if not verdict.allowed:
-            self._pause(job, verdict.reason)
-            return False
-        self._jobs.move(job, JobState.RUNNING)
-        retries = 0
-        self._log("job.started", {"job": spec.job_id, "attempt": spec.attempt, "step": job.step})
         try:
-            while job.step < spec.steps_count:
-                verdict = self._verdict(step_w, step_s)
-                if not verdict.allowed:
-                    if self._sound(job):
-                        self._checkpoint(job)
-                    self._pause(job, verdict.reason)
-                    return False
-                self._board.set_compute_load_w(step_w)
-                job.working = await self._runner.step(spec.kind, model, job.working, data, spec.step_mpix)
-                job.step += 1
-                job.steps_run_count += 1
-                job.energy_j += step_w * step_s
-                if job.state is not JobState.RUNNING or self._jobs.jobs.get(spec.job_id) is not job:
-                    return True  # cancelled or replaced by a newer attempt meanwhile
-                if job.expired(self._clock.monotonic_ns()):
-                    self._end(job, JobState.FAILED, "deadline passed on board")
-                    return True
-                if job.step % spec.checkpoint_steps == 0 or job.step == spec.steps_count:
-                    if not self._sound(job):
-                        retries += 1
-                        if retries > RETRIES_MAX:
-                            self._end(job, JobState.FAILED, f"weights struck {retries} times since the last checkpoint")
-                            return True
-                        reloaded = self._load(job)
-                        if reloaded is None:
-                            return True
-                        model = reloaded[0]
-                        continue
-                    retries = 0
-                    if job.step < spec.steps_count:
-                        self._checkpoint(job)
-            self._complete(job, data)
+            loaded = self._load(job)
+            if loaded is None:
+                return True  # it waits for its objects now; another job may run
+            model, data = loaded
+            step_s = self._runner.step_s(spec.kind, spec.step_mpix)
+            step_w = self._runner.step_w(spec.kind)
+            verdict = self._verdict(step_w, step_s)
+            if not verdict.allowed:
+                self._pause(job, verdict.reason)
+                return False
+            self._jobs.move(job, JobState.RUNNING)
+            self._log("job.started", {"job": spec.job_id, "attempt": spec.attempt, "step": job.step})
+            return await self._steps(job, model, data, step_w, step_s)
         except StorageError as error:
             self._end(job, JobState.FAILED, f"storage: {error}")
+        except (WireError, ConfigError) as error:
+            self._end(job, JobState.FAILED, f"input: {error}")
         finally:
             self._board.set_compute_load_w(0.0)
+        return True
+
+    async def _steps(self, job: Job, model: Model, data: bytes, step_w: float, step_s: float) -> bool:
+        """Step through a job; False when it had to pause."""
+        spec = job.spec
+        strikes = 0
+        loads_count = self._models.loads_count(spec.model)
+        while job.step < spec.steps_count:
+            verdict = self._verdict(step_w, step_s)
+            if not verdict.allowed:
+                if self._sound(job, loads_count):
+                    self._checkpoint(job)
+                self._pause(job, verdict.reason)
+                return False
+            self._board.set_compute_load_w(step_w)
+            try:
+                after = await self._runner.step(spec.kind, model, job.working, data, spec.step_mpix)
+            except BoardError:  # struck so badly that it does not even run; the check below mends it
+                after = None
+            if job.state is not JobState.RUNNING or self._jobs.jobs.get(spec.job_id) is not job:
+                return True  # cancelled or replaced by a newer attempt meanwhile
+            job.steps_run_count += 1
+            job.energy_j += step_w * step_s
+            if job.expired(self._clock.monotonic_ns()):
+                self._end(job, JobState.FAILED, "deadline passed on board")
+                return True
+            if after is not None:
+                job.working = after
+                job.step += 1
+                if job.step % spec.checkpoint_steps and job.step < spec.steps_count:
+                    continue
+            if self._sound(job, loads_count):
+                strikes = 0
+                if job.step < spec.steps_count:
+                    self._checkpoint(job)
+                continue
+            strikes += 1
+            if strikes > STRIKES_MAX:
+                self._end(job, JobState.FAILED, f"weights struck {strikes} times since the last checkpoint")
+                return True
+            reloaded = self._load(job)
+            if reloaded is None:
+                return True  # it waits for its objects now
+            model = reloaded[0]
+            loads_count = self._models.loads_count(spec.model)
+        self._complete(job, data)
         return True
 
     def _verdict(self, step_w: float, step_s: float) -> Verdict:
@@ -176,13 +192,19 @@ class Executor:
         self._jobs.checkpoint(job, self._clock.monotonic_ns())
         self._log("job.checkpoint", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step})
 
-    def _sound(self, job: Job) -> bool:
-        """Whether the weights held since the last checkpoint; if not, mend them and roll the job back."""
+    def _sound(self, job: Job, loads_count: int) -> bool:
+        """Whether the weights held since the last checkpoint; if not, mend them and roll the job back.
+
+        Weights that were loaded again meanwhile did not hold: the periodic scrub mended them, but not what had been
+        computed with them before.
+        """
         digest = job.spec.model
-        if self._models.holds(digest):
+        if self._models.holds(digest) and self._models.loads_count(digest) == loads_count:
             return True
         self._jobs.roll_back(job)
-        self._on_upset(digest, self._models.scrub(digest))
+        found = self._models.scrub(digest)
+        if found is not Scrub.HOLDS:
+            self._on_upset(digest, found)
         self._log("job.rolled_back", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step})
         return False
 
@@ -197,11 +219,7 @@ class Executor:
 
     def _complete(self, job: Job, data: bytes) -> None:
         spec = job.spec
-        try:
-            result, product, measure = self._runner.finish(spec.kind, job.working, data)
-        except WireError as error:
-            self._end(job, JobState.FAILED, f"input: {error}")
-            return
+        result, product, measure = self._runner.finish(spec.kind, job.working, data)
         result_digest = self._store.put(result)
         self._store.pin(result_digest)
         product_digest = b""
@@ -242,10 +260,13 @@ class Executor:
             energy_j=job.energy_j,
             software=self._config.software,
         )
-        self._jobs.save(job, self._clock.monotonic_ns())
+        job.working = job.saved = b""  # nothing resumes from here; the record gets small, the more so on a full disk
+        try:
+            self._jobs.save(job, self._clock.monotonic_ns())
+        except StorageError as error:  # the ground gets the report all the same; a reset would run the attempt again
+            self._log("job.unsaved", {"job": spec.job_id, "attempt": spec.attempt, "detail": str(error)})
         self._log(
             "job.ended",
             {"job": spec.job_id, "attempt": spec.attempt, "state": state.name, "detail": detail, "result": result},
         )
         self._on_end(job)
-

@@ -1,7 +1,7 @@
 """Jobs on board: a table of attempts that survives a reset, one durable record each.
 
-A record holds the specification, the state, the last checkpoint and, at the end, the report until the ground has it. It is
-replaced atomically, so that after a power cut the table is one that was committed (DESIGN §9.4).
+A record holds the specification, the state, the last checkpoint and, at the end, the report until the ground has it. It
+is replaced atomically, so that after a power cut the table is one that was committed.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,13 @@ from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
 from flightsw.storage.records import seal, unseal
 from flightsw.wire import cbor
-from flightsw.wire.messages import JobReport, JobSpec, JobState, job_spec
+from flightsw.wire.messages import JobReport, JobSpec, JobState
 
 PREFIX: Final = "jobs/"
+NS_PER_S: Final = 1_000_000_000
+
+RECORD_BYTES_MAX: Final = 1 << 23
+"""One job on the disk [bytes]: 8 MiB. The checkpoint of the largest tile, 1024 px a side, takes half of it."""
 
 FINAL_STATES: Final = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
@@ -62,11 +66,11 @@ class Job:
 
     def urgency(self) -> tuple[int, int, int]:
         """Sort key: priority, then deadline, then number."""
-        return (self.spec.priority, self.accepted_ns + self.spec.deadline_s * 1_000_000_000, self.spec.job_id)
+        return (self.spec.priority, self.accepted_ns + self.spec.deadline_s * NS_PER_S, self.spec.job_id)
 
     def expired(self, now_ns: int) -> bool:
         """Whether the deadline has passed."""
-        return now_ns >= self.accepted_ns + self.spec.deadline_s * 1_000_000_000
+        return now_ns >= self.accepted_ns + self.spec.deadline_s * NS_PER_S
 
 
 class JobTable:
@@ -93,15 +97,19 @@ class JobTable:
             self.jobs[job.spec.job_id] = job
 
     def submit(self, spec: JobSpec, now_ns: int) -> str | None:
-        """Take an attempt; returns why not, or None. The same attempt again is no error."""
+        """Take an attempt; returns why not, or None. The same attempt again is no error.
+
+        Raises:
+            StorageError: its record cannot be kept; then the attempt is not taken.
+        """
         held = self.jobs.get(spec.job_id)
         if held is not None and held.spec.attempt >= spec.attempt:
             return None if held.spec.attempt == spec.attempt else f"attempt {held.spec.attempt} is newer"
         if held is None and len(self.jobs) >= self._jobs_max:
             return f"busy: {self._jobs_max} jobs held"
         job = Job(spec, accepted_ns=now_ns)
-        self.jobs[spec.job_id] = job
         self.save(job, now_ns)
+        self.jobs[spec.job_id] = job
         return None
 
     def move(self, job: Job, state: JobState) -> None:
@@ -110,7 +118,7 @@ class JobTable:
         job.state = state
 
     def checkpoint(self, job: Job, now_ns: int) -> None:
-        """Make the working state the one that a reset returns to."""
+        """Make the working state the one that a reset returns to. Raises: StorageError, MessageError when too large."""
         job.saved_step, job.saved = job.step, job.working
         self.save(job, now_ns)
 
@@ -145,47 +153,58 @@ class JobTable:
         return sum(job.state in states for job in self.jobs.values())
 
 
+class _Record(msgspec.Struct, array_like=True, frozen=True):
+    """A job on the disk, as a CBOR array under a CRC."""
+
+    spec: JobSpec
+    left_s: int
+    """What was left of the deadline when the record was written [s]."""
+    state: JobState
+    step: int
+    checkpoint: bytes
+    steps_run_count: int
+    resumed_count: int
+    paused_count: int
+    energy_j: float
+    report: JobReport | None
+
+
 def _pack(job: Job, now_ns: int) -> bytes:
-    left_s = job.spec.deadline_s - (now_ns - job.accepted_ns) // 1_000_000_000
-    return cbor.dumps(
-        [
-            msgspec.to_builtins(job.spec, builtin_types=(bytes,)),
-            max(0, left_s),
-            int(job.state),
-            job.saved_step,
-            job.saved,
-            job.steps_run_count,
-            job.resumed_count,
-            job.paused_count,
-            job.energy_j,
-            None if job.report is None else msgspec.to_builtins(job.report, builtin_types=(bytes,)),
-        ]
+    record = _Record(
+        job.spec,
+        max(0, job.spec.deadline_s - (now_ns - job.accepted_ns) // NS_PER_S),
+        job.state,
+        job.saved_step,
+        job.saved,
+        job.steps_run_count,
+        job.resumed_count,
+        job.paused_count,
+        job.energy_j,
+        job.report,
     )
+    return cbor.dumps(msgspec.to_builtins(record, builtin_types=(bytes,)), RECORD_BYTES_MAX)
 
 
 def _unpack(data: bytes, now_ns: int) -> Job:
-    fields = cbor.loads(data)
     try:
-        spec_fields, left_s, state, step, saved, steps_run, resumed, paused, energy_j, report = fields  # type: ignore[misc]
-        spec = job_spec(spec_fields)
-        job = Job(
-            spec,
-            accepted_ns=now_ns - (spec.deadline_s - left_s) * 1_000_000_000,
-            state=JobState(state),
-            step=step,
-            working=saved,
-            saved_step=step,
-            saved=saved,
-            steps_run_count=steps_run,
-            resumed_count=resumed,
-            paused_count=paused,
-            energy_j=energy_j,
-            report=None if report is None else msgspec.convert(report, JobReport, builtin_types=(bytes,)),
-        )
-    except (TypeError, ValueError, msgspec.ValidationError) as error:
+        record = msgspec.convert(cbor.loads(data, RECORD_BYTES_MAX), _Record, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
         raise MessageError(f"job record: {error}") from None
+    job = Job(
+        record.spec,
+        accepted_ns=now_ns - (record.spec.deadline_s - record.left_s) * NS_PER_S,
+        state=record.state,
+        step=record.step,
+        working=record.checkpoint,
+        saved_step=record.step,
+        saved=record.checkpoint,
+        steps_run_count=record.steps_run_count,
+        resumed_count=record.resumed_count,
+        paused_count=record.paused_count,
+        energy_j=record.energy_j,
+        report=record.report,
+    )
     if job.state in (JobState.RUNNING, JobState.PAUSED, JobState.READY):
-        job.state = JobState.READY
-        if job.saved_step > 0:
-            job.resumed_count += 1
+        job.state = JobState.WAITING_OBJECTS  # whether its objects survived is looked up, not assumed
+        job.resumed_count += job.saved_step > 0
     return job

@@ -1,8 +1,9 @@
 """Models in memory: loaded from the store by digest, scrubbed, repaired.
 
-Radiation changes weights in memory and bytes on the disk. The scrub compares both with the digest that names them; a model
-that does not hold is loaded again, and when the stored copy is rotten too, it is fetched again from the ground. A model's
-digest is also checked before any checkpoint or result is kept, so that nothing computed with struck weights survives.
+Radiation changes weights in memory and bytes on the disk. The scrub compares both with the digest that names them; a
+model that does not hold is loaded again, and when the stored copy is rotten too, it is fetched again from the ground.
+A model's digest is also checked before any checkpoint or result is kept, and loads are counted, so that nothing
+computed with struck weights survives, not even where the scrub has mended them meanwhile.
 """
 
 from enum import Enum, unique
@@ -32,17 +33,26 @@ class Models:
     def __init__(self, store: ObjectStore, runner: Runner) -> None:
         self._store = store
         self._runner = runner
+        self._loads_count: dict[bytes, int] = {}
         self.repaired_count = 0
 
     def ensure(self, digest: bytes) -> Model | None:
-        """The model in memory, loaded when it is not; None when the stored copy is missing or rotten."""
+        """The model in memory, loaded when it is not; None when the stored copy is missing or rotten.
+
+        Raises:
+            ConfigError: the object with this digest is no model.
+        """
         model = self._runner.loaded().get(digest)
         if model is not None:
             return model
         try:
-            return self._runner.load(digest, self._store.get(digest))
+            return self._load(digest)
         except StorageError:
             return None
+
+    def loads_count(self, digest: bytes) -> int:
+        """Times that this model was loaded: work that spans two loads may have seen weights that did not hold."""
+        return self._loads_count.get(digest, 0)
 
     def holds(self, digest: bytes) -> bool:
         """Whether the model in memory is still what its digest says."""
@@ -50,12 +60,13 @@ class Models:
         return model is not None and model.digest() == digest
 
     def scrub(self, digest: bytes) -> Scrub:
-        """Check one model in memory and mend it."""
+        """Check one model in memory and mend it; what cannot be mended is unloaded, so that nothing more runs on it."""
         if self.holds(digest):
             return Scrub.HOLDS
         try:
-            self._runner.load(digest, self._store.get(digest))
+            self._load(digest)
         except StorageError:
+            self._runner.unload(digest)
             return Scrub.STORE_ROTTEN
         self.repaired_count += 1
         return Scrub.REPAIRED
@@ -63,3 +74,8 @@ class Models:
     def digests(self) -> list[bytes]:
         """Digests of the models in memory, sorted."""
         return sorted(self._runner.loaded())
+
+    def _load(self, digest: bytes) -> Model:
+        model = self._runner.load(digest, self._store.get(digest))
+        self._loads_count[digest] = self.loads_count(digest) + 1
+        return model

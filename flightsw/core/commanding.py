@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from flightsw.core.dictionary import COMMANDS, check_arguments
 from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
@@ -118,8 +120,8 @@ class Commands:
 
 def _unpack(node: int, record: bytes) -> tuple[int, Verification]:
     try:
-        command_id, code, detail = cbor.loads(record)  # type: ignore[misc]
-        stage = Stage.COMPLETED if code == CommandCode.OK else Stage.FAILED
-        return command_id, Verification(node, command_id, stage, CommandCode(code), detail)
-    except (MessageError, ValueError, TypeError) as error:
+        command_id, code, detail = msgspec.convert(cbor.loads(record), tuple[int, CommandCode, str])
+    except (MessageError, msgspec.ValidationError) as error:
         raise StorageError(f"{LOG_NAME}: a record passed its CRC but does not decode: {error}") from None
+    stage = Stage.COMPLETED if code is CommandCode.OK else Stage.FAILED
+    return command_id, Verification(node, command_id, stage, code, detail)

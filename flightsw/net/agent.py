@@ -1,17 +1,15 @@
 """The bundle agent: takes bundles from services, carries them from node to node, and hands them to services.
 
-It joins the layers: bundles (BPv7) wait in bounded queues by priority, go by contact-graph routing to a neighbour, travel as
-LTP blocks (red when they are to be reliable, green otherwise), in frames of the interface's coding, and only inside planned
-contacts, at the contact's rate. Custody goes hop by hop: a bundle leaves this node's books when the neighbour has claimed all
-of its block.
+It joins the layers: bundles (BPv7) wait in bounded queues by priority, go by contact-graph routing to a neighbour,
+travel as LTP blocks (red when they are to be reliable, green otherwise), in frames of the interface's coding, and only
+inside planned contacts, at the contact's rate. Custody goes hop by hop: a bundle leaves this node's books when the
+neighbour has claimed all of its block.
 
-No input or output happens here: `pump` gives the frames that the wire takes now, `next_deadline_ns` says when to call it next.
-Calls may come in any order, and time is always an argument. Two kinds of time come in: `now_ns` is monotonic and rules all
-waiting; `utc_ns` only stamps bundles, so that a jump of the mission clock expires nothing.
+No input or output happens here: `pump` gives the frames that the wire takes now, `next_deadline_ns` says when to call
+it next. Calls may come in any order, and time is always an argument. Two kinds of time come in: `now_ns` is monotonic
+and rules all waiting; `utc_ns` only stamps bundles, so that a jump of the mission clock expires nothing.
 """
 
-from collections.abc import Callable
-from heapq import heappop, heappush
 from itertools import count
 from typing import Final
 
@@ -26,26 +24,26 @@ from flightsw.net.agent_values import (
     Delivery,
 )
 from flightsw.net.contacts import Contact, ContactPlan
-from flightsw.net.ltp import BlockFailed, BlockReceived, BlockSent, CancelReason, Span
+from flightsw.net.forwarding import Forwarder
+from flightsw.net.inbox import Inbox, admit
+from flightsw.net.ltp import BlockReceived, BlockSent, CancelReason, Span
 from flightsw.net.ltp_values import CLIENT_SERVICE_BUNDLE
-from flightsw.net.queues import BundleQueue, QueuedBundle
-from flightsw.net.routing import NEVER_NS, Router
+from flightsw.net.queues import NS_PER_MS, PRIORITY_BLOCKS, BundleQueue, QueuedBundle, priority_of
+from flightsw.net.routing import Router
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX, Neighbour, Terminal
-from flightsw.wire.framing import Coding, coding
-from flightsw.wire.segments import DataSegment, ReportAck, ReportSegment, Segment, decode_segment, encode_segment
+from flightsw.net.wakes import Cause, Wakes
+from flightsw.wire.bundles import DTN_EPOCH_UTC_S, Bundle, decode_bundle
+from flightsw.wire.eids import DTN_NONE, Eid
+from flightsw.wire.framing import coding
+from flightsw.wire.segments import DataSegment, ReportAck, ReportSegment, decode_segment, encode_segment
 
 __all__ = ["AgentCounters", "AgentLimits", "BundleAgent", "BundleId", "Delivery"]
 
-NS_PER_MS: Final = 1_000_000
-DTN_EPOCH_UTC_MS: Final = 946_684_800_000
-"""2000-01-01T00:00:00Z [ms since 1970]. Source: RFC 9171 §4.2.6."""
 BUNDLE_HEADER_BYTES_MAX: Final = 256
-"""Blocks around a payload [bytes]: primary, age, hop count, priority, CRCs; about 90 with short numbers."""
-ROUTE_BYTES: Final = 1024
-"""Length of bundle that routes are computed for [bytes]: one radio segment; a contact too short for it is no contact."""
+"""Blocks around a payload [bytes]: primary, age, hop count, priority, CRCs; about 80 with short numbers."""
 
-_CONTACT, _TRANSMIT, _SPAN, _SUSPECT, _SWEEP = range(5)
-"""Kinds of wake-up; at the same instant they are served in the order in which they were scheduled."""
+ROUTE_BYTES: Final = 1024
+"""Length of bundle that routes are computed for [bytes]: one radio segment; a shorter contact is no contact."""
 
 
 class BundleAgent:
@@ -55,8 +53,9 @@ class BundleAgent:
         node: node number; also the LTP engine number.
         plan: predicted contacts.
         interfaces: our terminals; every contact of the plan that leaves this node names one of them.
-        session_base: first of the numbers that this boot uses for sessions and bundles. No number may come again after a reset:
-            put the boot count into the high bits, for example `boot_count << 32`.
+        session_base: first of the numbers that this boot uses for sessions and bundles. No number may come again after
+            a reset: put the boot count into the high bits, for example `boot_count << 24` (short numbers are short on
+            the wire).
         limits: bounds of queues and timers.
 
     Raises:
@@ -77,30 +76,25 @@ class BundleAgent:
         self._limits = AgentLimits() if limits is None else limits
         self._numbers = count(session_base + 1)
         self._orders = count()
-        self._router = Router(plan, node, ROUTE_BYTES)
-        self._terminals = {config.index: _terminal(config) for config in interfaces}
+        self._wakes = Wakes()
+        self._terminals: dict[int, Terminal] = {}
+        for config in interfaces:
+            code = coding(config.coding)
+            frame_bytes_max = len(code.encode(bytes(config.segment_bytes + SEGMENT_HEADER_BYTES_MAX)))
+            terminal = self._terminals[config.index] = Terminal(config, code, frame_bytes_max)
+            self.counters.interfaces[config.index] = terminal.counters
+            self._wakes.add(0, Cause.CONTACT, config.index)
         self._neighbours: dict[int, Neighbour] = {}
-        self._waiting: dict[int, Neighbour] = {}
-        """Neighbours whose queue is not empty while there is no contact with them."""
-        self._limbo = BundleQueue(self._limits.limbo_bundles_max)
-        self._suspects: dict[int, Neighbour] = {}
-        self._sessions: dict[int, Neighbour] = {}
-        """Who the blocks under way were sent to, by session number."""
-        self._seen: dict[BundleId, None] = {}
-        self._deliveries: list[Delivery] = []
-        self._ready: dict[int, Terminal] = {}
-        """Terminals that may have something to send now."""
-        self._wakes: list[tuple[int, int, int, int]] = []
-        """(when [ns], order, kind, index); a heap."""
-        self._sweep_ns = NEVER_NS
-        for index, terminal in self._terminals.items():
-            self.counters.interfaces[index] = terminal.counters
-            self._wake(0, _CONTACT, index)
         for contact in plan.from_node(node):
             if contact.source_interface not in self._terminals:
                 raise ConfigError(f"node {node}: contact plan: interface {contact.source_interface} is not configured")
             if contact.target not in self._neighbours:
                 self._neighbours[contact.target] = self._neighbour(contact)
+        router = Router(plan, node, ROUTE_BYTES)
+        self._forwarder = Forwarder(router, self._neighbours, self._limits, self.counters, self._wakes)
+        self._sessions: dict[int, Neighbour] = {}
+        """Who the blocks under way were sent to, by session number."""
+        self._inbox = Inbox(self._limits.seen_bundles_max, self.counters)
 
     # -- services
 
@@ -138,42 +132,30 @@ class BundleAgent:
             raise ConfigError(f"bundle payload: {len(payload)} bytes, expected at most {payload_bytes_max}")
         if not 0 <= priority < PRIORITIES_COUNT:
             raise ConfigError(f"bundle priority: {priority}, expected 0 to {PRIORITIES_COUNT - 1}")
-        created_ms = max(0, utc_ns // NS_PER_MS - DTN_EPOCH_UTC_MS)
-        bundle_id = BundleId(self.node, source_service, created_ms, next(self._numbers))
+        created_ms = max(0, utc_ns // NS_PER_MS - DTN_EPOCH_UTC_S * 1000)
+        sequence = next(self._numbers)
         self.counters.bundles_sourced_count += 1
         if destination_node == self.node:
-            self.counters.bundles_delivered_count += 1
-            self._deliveries.append(Delivery(service, self.node, payload, 0, lifetime_ms))
-            return bundle_id
-        bundle = Bundle(
-            destination=Eid(destination_node, service),
-            source=Eid(self.node, source_service),
-            created_ms=created_ms,
-            sequence=bundle_id.sequence,
-            lifetime_ms=lifetime_ms,
-            payload=payload,
-            hop_limit=self._limits.hops_max,
-        )
-        self._enqueue(
-            QueuedBundle(
-                bundle,
-                next(self._orders),
-                priority=priority,
-                reliable=reliable,
-                previous=0,
-                arrived_ns=now_ns,
-                deadline_ns=now_ns + lifetime_ms * NS_PER_MS,
-            ),
-            now_ns,
-        )
-        return bundle_id
+            self._inbox.add(Delivery(service, self.node, payload, 0, lifetime_ms))
+        else:
+            bundle = Bundle(
+                Eid(destination_node, service),
+                Eid(self.node, source_service),
+                DTN_NONE,
+                (created_ms, sequence),
+                lifetime_ms,
+                payload,
+                age_ms=0,
+                hop_count=(self._limits.hops_max, 0),
+                blocks=PRIORITY_BLOCKS[priority],
+            )
+            queued = QueuedBundle(bundle, next(self._orders), priority, reliable, 0, now_ns, 0)
+            self._forwarder.enqueue(queued, now_ns)
+        return BundleId(self.node, source_service, created_ms, sequence)
 
     def take_deliveries(self) -> list[Delivery]:
         """Bundles for services of this node since the last call, in order of arrival."""
-        deliveries = self._deliveries
-        if deliveries:
-            self._deliveries = []
-        return deliveries
+        return self._inbox.take()
 
     # -- the wire
 
@@ -181,66 +163,76 @@ class BundleAgent:
         """Take a coded frame that arrived on an interface. Noise is counted, never raised."""
         terminal = self._terminals.get(interface)
         if terminal is None:
+            self.counters.frames_stray_count += 1
             return
+        counters = terminal.counters
         try:
             segment = decode_segment(terminal.coding.decode(coded))
         except SegmentError:
-            terminal.counters.segments_rejected_count += 1
+            counters.segments_rejected_count += 1
             return
         except WireError:
-            terminal.counters.frames_rejected_count += 1
+            counters.frames_rejected_count += 1
             return
+        transit_ns = terminal.transit_ns(len(coded))
         originator, number = segment.session
-        if type(segment) is DataSegment and not segment.red and segment.end_of_block and segment.offset == 0:
-            # A whole green block in one segment: nothing to put together, nothing to remember.
-            terminal.counters.frames_accepted_count += 1
+        if (
+            type(segment) is DataSegment
+            and not segment.red
+            and segment.end_of_block
+            and segment.offset == 0
+            and segment.client_service == CLIENT_SERVICE_BUNDLE
+        ):
+            # A whole green block in one segment: nothing to put together, nothing to answer, nothing to remember.
+            counters.frames_accepted_count += 1
             self.counters.ltp.segments_received_count += 1
             self.counters.ltp.blocks_received_count += 1
-            self._receive_block(segment.data, originator, False, now_ns, _light_time_ns(terminal))
+            self._receive_block(segment.data, originator, False, now_ns, transit_ns)
             return
-        if originator != self.node:
-            neighbour = self._neighbours.get(originator)
-        else:
+        neighbour = self._neighbours.get(originator)
+        if originator == self.node:
             neighbour = self._sessions.get(number, terminal.neighbour)
         if neighbour is None:
-            terminal.counters.segments_rejected_count += 1
+            counters.segments_rejected_count += 1
             return
-        terminal.counters.frames_accepted_count += 1
+        counters.frames_accepted_count += 1
         if neighbour.suspect_until_ns and isinstance(segment, ReportSegment | ReportAck):
-            self._trust(neighbour, now_ns)
+            self._forwarder.trust(neighbour, now_ns)
         neighbour.span.receive(segment, now_ns)
-        self._serve_span(neighbour, now_ns, _light_time_ns(terminal))
+        self._serve_span(neighbour, now_ns, transit_ns)
 
     def pump(self, now_ns: int) -> list[tuple[int, bytes]]:
         """Do what is due, and give the (interface, coded frame) pairs that the wire takes now."""
-        wakes = self._wakes
-        while wakes and wakes[0][0] <= now_ns:
-            when_ns, _, kind, index = heappop(wakes)
-            if kind == _TRANSMIT:
+        forwarder = self._forwarder
+        while (wake := self._wakes.pop_due(now_ns)) is not None:
+            when_ns, cause, index = wake
+            if cause is Cause.TRANSMIT:
                 terminal = self._terminals[index]
                 if terminal.wake_ns == when_ns:
                     terminal.wake_ns = None
-                    self._ready[index] = terminal
-            elif kind == _SPAN:
-                self._tick_span(self._neighbours[index], when_ns, now_ns)
-            elif kind == _CONTACT:
-                self._change_contact(self._terminals[index], now_ns)
-            elif kind == _SUSPECT:
+                    forwarder.ready[index] = terminal
+            elif cause is Cause.SPAN:
                 neighbour = self._neighbours[index]
-                if 0 < neighbour.suspect_until_ns <= now_ns:
-                    self._trust(neighbour, now_ns)
-            elif when_ns == self._sweep_ns:
-                self._sweep(now_ns)
+                if neighbour.scheduled_ns == when_ns:
+                    neighbour.scheduled_ns = None
+                    neighbour.span.tick(now_ns)
+                    self._serve_span(neighbour, now_ns)
+            elif cause is Cause.CONTACT:
+                self._change_contact(self._terminals[index], now_ns)
+            elif cause is Cause.SUSPICION:
+                forwarder.suspicion_due(self._neighbours[index], now_ns)
+            else:
+                forwarder.sweep(when_ns, now_ns)
         frames: list[tuple[int, bytes]] = []
-        while self._ready:
-            ready, self._ready = self._ready, {}
+        while forwarder.ready:
+            ready, forwarder.ready = forwarder.ready, {}
             for terminal in ready.values():
                 self._transmit(terminal, now_ns, frames)
         return frames
 
     def next_deadline_ns(self) -> int | None:
         """When `pump` has something to do even if nothing is sent or received before [ns]."""
-        return self._wakes[0][0] if self._wakes else None
+        return self._wakes.first_ns()
 
     # -- sending
 
@@ -249,53 +241,48 @@ class BundleAgent:
         contact, neighbour = terminal.contact, terminal.neighbour
         if contact is None or neighbour is None:
             return
-        span = neighbour.span
+        span, queue = neighbour.span, neighbour.queue
         busy_ns = max(terminal.busy_until_ns, now_ns)
         last_start_ns = contact.end_ns - terminal.frame_ns_max
-        is_timed = False
-        while busy_ns <= last_start_ns:
-            has_work = span.has_work
-            if not has_work and not len(neighbour.queue):
-                break
+        is_span_touched = False
+        while busy_ns <= last_start_ns and (span.has_work or len(queue)):
             if busy_ns > now_ns + terminal.window_ns:
-                self._wake_terminal(terminal, busy_ns - terminal.window_ns // 2)
+                terminal.wake_ns = busy_ns - terminal.window_ns // 2
+                self._wakes.add(terminal.wake_ns, Cause.TRANSMIT, terminal.index)
                 break
-            segment = span.next_segment(busy_ns) if has_work else None
-            if segment is None:
+            segment = span.next_segment(busy_ns)
+            if segment is not None:
+                is_span_touched = True
+            else:
                 segment = self._next_bundle(terminal, neighbour, contact, busy_ns)
                 if segment is None:
                     if span.has_work:
                         continue
                     break
-            else:
-                is_timed = True
             frame = terminal.coding.encode(segment)
             busy_ns += int(len(frame) * terminal.ns_per_byte) + 1
             terminal.busy_until_ns = busy_ns
             terminal.counters.frames_sent_count += 1
             frames.append((terminal.index, frame))
-        if is_timed:
-            self._serve_span(neighbour, now_ns, 0)
+        if is_span_touched:
+            self._serve_span(neighbour, now_ns)
 
     def _next_bundle(self, terminal: Terminal, neighbour: Neighbour, contact: Contact, at_ns: int) -> bytes | None:
-        """The next bundle of a neighbour: as the only segment of a green block, or handed to LTP (None)."""
+        """The next bundle of a neighbour: the only segment of a green block, or None when it was handed to LTP."""
         span = neighbour.span
-        while span.wants_block:
-            queued = neighbour.queue.pop()
-            if queued is None:
-                return None
+        while span.wants_block and (queued := neighbour.queue.pop()) is not None:
             if queued.deadline_ns <= at_ns:
                 self.counters.bundles_expired_count += 1
                 continue
-            block = _encode(queued, at_ns)
-            segments_count = -(-len(block) // span.segment_bytes)
+            block = queued.encoded(at_ns, self.node)
             if not queued.reliable:
-                if segments_count == 1:
-                    self._count_sent(queued)
+                if len(block) <= span.segment_bytes:
+                    self.counters.bundles_forwarded_count += queued.previous > 0
                     return self._green_segment(block)
+                segments_count = -(-len(block) // span.segment_bytes)
                 if at_ns + segments_count * terminal.frame_ns_max > contact.end_ns:
                     # It would be cut off, and what is green is not continued: another contact may be long enough.
-                    self._push(self._limbo, queued)
+                    self._forwarder.hold(queued)
                     continue
             number = span.send(block, queued.reliable, at_ns)
             neighbour.in_flight[number] = queued
@@ -304,84 +291,37 @@ class BundleAgent:
         return None
 
     def _green_segment(self, block: bytes) -> bytes:
-        ltp = self.counters.ltp
-        ltp.segments_sent_count += 1
-        ltp.blocks_sent_count += 1
-        return encode_segment(
-            DataSegment(
-                session=(self.node, next(self._numbers)),
-                red=False,
-                checkpoint=False,
-                end_of_red=False,
-                end_of_block=True,
-                client_service=CLIENT_SERVICE_BUNDLE,
-                offset=0,
-                data=block,
-                checkpoint_serial=0,
-                report_serial=0,
-            )
-        )
-
-    def _count_sent(self, queued: QueuedBundle) -> None:
-        if queued.previous:
-            self.counters.bundles_forwarded_count += 1
+        self.counters.ltp.segments_sent_count += 1
+        self.counters.ltp.blocks_sent_count += 1
+        session = (self.node, next(self._numbers))
+        return encode_segment(DataSegment(session, False, False, False, True, CLIENT_SERVICE_BUNDLE, 0, block))
 
     # -- LTP
 
-    def _tick_span(self, neighbour: Neighbour, when_ns: int, now_ns: int) -> None:
-        if neighbour.scheduled_ns == when_ns:
-            neighbour.scheduled_ns = None
-            neighbour.span.tick(now_ns)
-            self._serve_span(neighbour, now_ns, 0)
-
-    def _serve_span(self, neighbour: Neighbour, now_ns: int, light_time_ns: int) -> None:
+    def _serve_span(self, neighbour: Neighbour, now_ns: int, transit_ns: int = 0) -> None:
         """Take what a span has to say, and see to it that it is served again in time."""
         span = neighbour.span
         for event in span.take_events():
             if isinstance(event, BlockReceived):
-                transit_ns = now_ns - event.first_ns + light_time_ns
-                self._receive_block(event.block, neighbour.node, event.red, now_ns, transit_ns)
+                since_ns = now_ns - event.first_ns + transit_ns
+                self._receive_block(event.block, neighbour.node, event.red, now_ns, since_ns)
                 continue
             self._sessions.pop(event.session, None)
-            queued = neighbour.in_flight.pop(event.session, None)
-            if queued is None:
-                continue
+            queued = neighbour.in_flight.pop(event.session)
             if isinstance(event, BlockSent):
-                self._count_sent(queued)
+                self.counters.bundles_forwarded_count += queued.previous > 0
+                continue
+            if event.reason == CancelReason.RLEXC:
+                self._forwarder.suspect(neighbour, now_ns)
             else:
-                self._block_failed(event, queued, neighbour, now_ns)
+                queued.failures_count += 1
+            self._forwarder.block_failed(queued, neighbour, now_ns)
         deadline_ns = span.next_deadline_ns()
         if deadline_ns is not None and (neighbour.scheduled_ns is None or deadline_ns < neighbour.scheduled_ns):
             neighbour.scheduled_ns = deadline_ns
-            self._wake(deadline_ns, _SPAN, neighbour.node)
+            self._wakes.add(deadline_ns, Cause.SPAN, neighbour.node)
         if span.has_work or len(neighbour.queue):
-            self._make_ready(neighbour)
-
-    def _block_failed(self, event: BlockFailed, queued: QueuedBundle, neighbour: Neighbour, now_ns: int) -> None:
-        if event.reason == CancelReason.RETRANSMISSION_LIMIT:
-            self._suspect(neighbour, now_ns)
-        queued.failures_count += 1
-        if queued.failures_count > self._limits.failures_max:
-            self.counters.bundles_dropped_count += 1
-            return
-        if self._enqueue(queued, now_ns) is not neighbour:
-            self.counters.bundles_rerouted_count += 1
-
-    def _suspect(self, neighbour: Neighbour, now_ns: int) -> None:
-        """Route around a neighbour that does not answer, for a while."""
-        self.counters.suspicions_count += 1
-        neighbour.suspect_until_ns = now_ns + self._limits.suspect_ns
-        self._wake(neighbour.suspect_until_ns, _SUSPECT, neighbour.node)
-        self._suspects[neighbour.node] = neighbour
-        self._router.exclude(self._suspects)
-        self._reroute(neighbour, now_ns)
-
-    def _trust(self, neighbour: Neighbour, now_ns: int) -> None:
-        """The suspicion is over: it has answered, or the time is up."""
-        neighbour.suspect_until_ns = 0
-        del self._suspects[neighbour.node]
-        self._router.exclude(self._suspects)
-        self._reroute_waiting(now_ns)
+            self._forwarder.make_ready(neighbour)
 
     # -- bundles
 
@@ -392,90 +332,21 @@ class BundleAgent:
         except BundleError:
             self.counters.bundles_rejected_count += 1
             return
-        age_ms = bundle.age_ms - (-transit_ns // NS_PER_MS)
+        # A bundle without an age block gets none, and lives its lifetime on each node anew: mission time rules nothing.
+        age_ms = (bundle.age_ms or 0) - (-transit_ns // NS_PER_MS)
+        is_here = bundle.destination.node == self.node
         if age_ms >= bundle.lifetime_ms:
             self.counters.bundles_expired_count += 1
-            return
-        if bundle.destination.node == self.node:
-            self._deliver(bundle, age_ms)
-            return
-        if bundle.hop_count >= bundle.hop_limit:
+        elif not admit(bundle, is_here=is_here):
+            self.counters.bundles_rejected_count += 1
+        elif is_here:
+            self._inbox.deliver(bundle, age_ms)
+        elif bundle.hop_count is not None and bundle.hop_count[1] >= bundle.hop_count[0]:
             self.counters.bundles_dropped_count += 1
-            return
-        queued = QueuedBundle(
-            bundle,
-            next(self._orders),
-            priority=bundle.priority,
-            reliable=reliable,
-            previous=previous,
-            arrived_ns=now_ns - transit_ns,
-            deadline_ns=now_ns + (bundle.lifetime_ms - age_ms) * NS_PER_MS,
-        )
-        self._enqueue(queued, now_ns)
-
-    def _deliver(self, bundle: Bundle, age_ms: int) -> None:
-        source = bundle.source
-        bundle_id = BundleId(source.node, source.service, bundle.created_ms, bundle.sequence)
-        if bundle_id in self._seen:
-            self.counters.bundles_duplicate_count += 1
-            return
-        if len(self._seen) >= self._limits.seen_bundles_max:
-            del self._seen[next(iter(self._seen))]
-        self._seen[bundle_id] = None
-        self.counters.bundles_delivered_count += 1
-        self._deliveries.append(
-            Delivery(bundle.destination.service, source.node, bundle.payload, age_ms, bundle.lifetime_ms)
-        )
-
-    # -- queues
-
-    def _enqueue(self, queued: QueuedBundle, now_ns: int) -> Neighbour | None:
-        """Let a bundle wait for the neighbour on its route, or in limbo when there is none (None)."""
-        contact = self._router.first_contact(queued.bundle.destination.node, queued.previous, now_ns)
-        if contact is None:
-            self._push(self._limbo, queued)
-            return None
-        neighbour = self._neighbours[contact.target]
-        self._push(neighbour.queue, queued)
-        if neighbour.terminals:
-            self._make_ready(neighbour)
         else:
-            self._waiting[neighbour.node] = neighbour
-        return neighbour
-
-    def _push(self, queue: BundleQueue, queued: QueuedBundle) -> None:
-        if queue.push(queued) is not None:
-            self.counters.bundles_dropped_count += 1
-        if queued.deadline_ns < self._sweep_ns:
-            self._sweep_ns = queued.deadline_ns
-            self._wake(self._sweep_ns, _SWEEP, 0)
-
-    def _reroute(self, neighbour: Neighbour, now_ns: int) -> None:
-        """Look for other ways for all that waits for a neighbour."""
-        for queued in neighbour.queue.take_all():
-            if self._enqueue(queued, now_ns) is not neighbour:
-                self.counters.bundles_rerouted_count += 1
-
-    def _reroute_waiting(self, now_ns: int) -> None:
-        """Contacts or suspicions have changed: look again for what has no route, or waits for a contact."""
-        for queued in self._limbo.take_all():
-            self._enqueue(queued, now_ns)
-        waiting, self._waiting = self._waiting, {}
-        for node in sorted(waiting):
-            self._reroute(waiting[node], now_ns)
-
-    def _sweep(self, now_ns: int) -> None:
-        """Drop what has expired while it waited."""
-        first_ns = NEVER_NS
-        queues = [self._limbo, *(neighbour.queue for neighbour in self._neighbours.values())]
-        for queue in queues:
-            if len(queue):
-                self.counters.bundles_expired_count += len(queue.take_expired(now_ns))
-                first_ns = min(first_ns, queue.first_deadline_ns() or NEVER_NS)
-        self._sweep_ns = first_ns
-        if first_ns < NEVER_NS:
-            self._sweep_ns = max(first_ns, now_ns + self._limits.sweep_ns)
-            self._wake(self._sweep_ns, _SWEEP, 0)
+            order, priority = next(self._orders), priority_of(bundle)
+            queued = QueuedBundle(bundle, order, priority, reliable, previous, now_ns, age_ms)
+            self._forwarder.enqueue(queued, now_ns)
 
     # -- contacts
 
@@ -487,17 +358,16 @@ class BundleAgent:
             if contact is not None:
                 self._begin_contact(terminal, contact, now_ns)
         if contact is not None:
-            self._wake(contact.end_ns, _CONTACT, terminal.index)
+            self._wakes.add(contact.end_ns, Cause.CONTACT, terminal.index)
         else:
             following = self._plan.next_on(self.node, terminal.index, now_ns)
             if following is not None:
-                self._wake(following.start_ns, _CONTACT, terminal.index)
+                self._wakes.add(following.start_ns, Cause.CONTACT, terminal.index)
 
     def _begin_contact(self, terminal: Terminal, contact: Contact, now_ns: int) -> None:
         neighbour = self._neighbours[contact.target]
         terminal.open(contact, neighbour, self._limits.window_ns)
         neighbour.terminals.append(terminal)
-        self._waiting.pop(neighbour.node, None)
         span = neighbour.span
         span.segment_bytes = min(one.config.segment_bytes for one in neighbour.terminals)
         # Beside the light time, an answer waits behind what both transmitters have taken on already.
@@ -510,8 +380,8 @@ class BundleAgent:
                 span.cancel(number, now_ns)
                 del neighbour.in_flight[number], self._sessions[number]
                 self.counters.bundles_expired_count += 1
-        self._serve_span(neighbour, now_ns, 0)
-        self._reroute_waiting(now_ns)
+        self._serve_span(neighbour, now_ns)
+        self._forwarder.contact_began(neighbour, now_ns)
 
     def _end_contact(self, terminal: Terminal, now_ns: int) -> None:
         neighbour = terminal.neighbour
@@ -521,41 +391,10 @@ class BundleAgent:
         neighbour.terminals.remove(terminal)
         if not neighbour.terminals:
             neighbour.span.suspend(now_ns)
-            self._serve_span(neighbour, now_ns, 0)
-            self._reroute(neighbour, now_ns)
-
-    # -- wake-ups
-
-    def _make_ready(self, neighbour: Neighbour) -> None:
-        for terminal in neighbour.terminals:
-            if terminal.wake_ns is None:
-                self._ready[terminal.index] = terminal
-
-    def _wake(self, when_ns: int, kind: int, index: int) -> None:
-        heappush(self._wakes, (when_ns, next(self._orders), kind, index))
-
-    def _wake_terminal(self, terminal: Terminal, when_ns: int) -> None:
-        if terminal.wake_ns is None:
-            terminal.wake_ns = when_ns
-            self._wake(when_ns, _TRANSMIT, terminal.index)
+            self._serve_span(neighbour, now_ns)
+            self._forwarder.reroute(neighbour, now_ns)
 
     def _neighbour(self, contact: Contact) -> Neighbour:
-        limits = self._limits
-        span = Span(self.node, contact.target, limits.ltp, self._numbers.__next__, self.counters.ltp)
+        span = Span(self.node, contact.target, self._limits.ltp, self._numbers.__next__, self.counters.ltp)
         queue_bundles_max = self._terminals[contact.source_interface].config.queue_bundles_max
         return Neighbour(contact.target, span, BundleQueue(queue_bundles_max))
-
-
-def _terminal(config: InterfaceConfig) -> Terminal:
-    code = coding(config.coding)
-    return Terminal(config, code, len(code.encode(bytes(config.segment_bytes + SEGMENT_HEADER_BYTES_MAX))))
-
-
-def _light_time_ns(terminal: Terminal) -> int:
-    return 0 if terminal.contact is None else terminal.contact.light_time_ns
-
-
-def _encode(queued: QueuedBundle, at_ns: int) -> bytes:
-    """The bundle as it leaves, with the age that it has then."""
-    age_ms = queued.bundle.age_ms - (-(at_ns - queued.arrived_ns) // NS_PER_MS)
-    raise NotImplementedError

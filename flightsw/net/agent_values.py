@@ -44,13 +44,14 @@ class AgentLimits:
     seen_bundles_max: int = 8192
     """Bundles that were delivered here and are known when they come again; a busy pass of the ground."""
     suspect_ns: int = 120_000_000_000
-    """A neighbour that did not answer is avoided for this long [ns]: longer than an outage by fading or a re-acquisition,
-    shorter than a pass."""
+    """A neighbour that did not answer is avoided for this long, where there is another way [ns]: longer than an outage
+    by fading or a new acquisition, shorter than a pass."""
     window_ns: int = 20_000_000
     """Frames are handed to the wire at most this far ahead of the transmitter [ns], or one segment ahead when that is
     longer: few timers, and little is lost when contact ends early."""
     failures_max: int = 16
-    """A bundle is dropped after this many failed blocks; it would block the way of others for ever."""
+    """A bundle is dropped when neighbours have refused it this often; it would be in the way of others until it is too
+    old. Silence is no refusal: through an outage a bundle is tried again until its lifetime ends."""
     hops_max: int = 64
     """Hop limit of bundles made here: twice around a ring of 32, RFC 9171 §4.4.3."""
     sweep_ns: int = 1_000_000_000
@@ -83,6 +84,8 @@ class AgentCounters:
     bundles_rejected_count: int = 0
     """Blocks that are no bundle, or a bundle whose CRC does not hold."""
     bundles_rerouted_count: int = 0
+    frames_stray_count: int = 0
+    """Frames that arrived on an interface that is not configured."""
     suspicions_count: int = 0
     """Times that a neighbour did not answer to the limit."""
     ltp: LtpCounters = field(default_factory=LtpCounters)

@@ -1,6 +1,6 @@
 """Which bytes of a block are there: a set of disjoint half-open intervals [lower, upper), in bytes.
 
-LTP's reports claim what has arrived and thereby name the gaps (RFC 5326 §3.2.2); both ends of a session keep one of these.
+LTP's reports claim what has arrived and thereby name the gaps (RFC 5326 §3.2.2); both ends of a session keep one.
 """
 
 from bisect import bisect_left, bisect_right

@@ -150,7 +150,7 @@ class Import:
         self._buffer = bytearray()
 
     def add(self, segment: DataSegment) -> bool:
-        """Put the data of a segment in place. False when the segment contradicts an earlier one about the block's size."""
+        """Put the data of a segment in place. False when it contradicts an earlier one about the block's size."""
         lower = segment.offset
         upper = lower + len(segment.data)
         if segment.end_of_block:
@@ -190,11 +190,11 @@ class Import:
 class Report(Timer):
     """A report segment that is repeated until it is acknowledged."""
 
-    __slots__ = ("segment", "session_import")
+    __slots__ = ("block_import", "segment")
 
-    def __init__(self, session_import: Import, segment: ReportSegment) -> None:
+    def __init__(self, block_import: Import, segment: ReportSegment) -> None:
         super().__init__()
-        self.session_import = session_import
+        self.block_import = block_import
         self.segment = segment
 
 

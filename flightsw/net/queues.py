@@ -1,45 +1,87 @@
-"""Bundles that wait: bounded queues by priority."""
+"""Bundles that wait on this node: what only this node knows of them, and bounded queues by priority."""
 
 from collections import OrderedDict
+from typing import Final
 
-from flightsw.net.agent_values import PRIORITIES_COUNT
-from flightsw.wire.bundles import Bundle
+from flightsw.net.agent_values import PRIORITIES_COUNT, PRIORITY_DEFAULT
+from flightsw.wire.bundles import CRC_NONE, Bundle, CanonicalBlock, encode_bundle, forwarded
+from flightsw.wire.eids import Eid
+
+NS_PER_MS: Final = 1_000_000
+
+BLOCK_PRIORITY: Final = 192
+"""Our extension block: the priority as one CBOR unsigned integer below 24. 192 to 255 are for private use, RFC 9171
+§9.1. A bundle of the default priority goes without."""
+
+PRIORITY_BLOCKS: Final[tuple[tuple[CanonicalBlock, ...], ...]] = tuple(
+    () if priority == PRIORITY_DEFAULT else (CanonicalBlock(BLOCK_PRIORITY, 5, 1, CRC_NONE, bytes((priority,))),)
+    for priority in range(PRIORITIES_COUNT)
+)
+"""Extension blocks of a bundle made here, by priority. Number 5 follows previous node, age and hop count."""
+
+
+def priority_of(bundle: Bundle) -> int:
+    """The priority that a bundle says, the default when it says none or nonsense."""
+    for block in bundle.blocks:
+        if block.type == BLOCK_PRIORITY and len(block.data) == 1 and block.data[0] < PRIORITIES_COUNT:
+            return block.data[0]
+    return PRIORITY_DEFAULT
 
 
 class QueuedBundle:
-    """A bundle on this node, with what only this node knows of it."""
+    """A bundle on this node.
 
-    __slots__ = ("arrived_ns", "bundle", "deadline_ns", "failures_count", "order", "previous", "priority", "reliable")
+    Args:
+        bundle: what came, or what a service of this node made.
+        order: rises with each bundle of this node: first in, first out within a priority.
+        priority: 0 (urgent) to 7.
+        reliable: red LTP blocks, or green ones.
+        previous: the neighbour that it came from, 0 when it was made here.
+        arrived_ns: since when its age counts here, monotonic [ns].
+        age_ms: its age then [ms].
+    """
+
+    __slots__ = (
+        "age_ms",
+        "arrived_ns",
+        "bundle",
+        "deadline_ns",
+        "failures_count",
+        "order",
+        "previous",
+        "priority",
+        "reliable",
+    )
 
     def __init__(
-        self,
-        bundle: Bundle,
-        order: int,
-        *,
-        priority: int,
-        reliable: bool,
-        previous: int,
-        arrived_ns: int,
-        deadline_ns: int,
+        self, bundle: Bundle, order: int, priority: int, reliable: bool, previous: int, arrived_ns: int, age_ms: int
     ) -> None:
         self.bundle = bundle
         self.order = order
-        """Rises with each bundle of this node: first in, first out within a priority."""
         self.priority = priority
         self.reliable = reliable
         self.previous = previous
-        """The neighbour that it came from, 0 when it was made here."""
         self.arrived_ns = arrived_ns
-        self.deadline_ns = deadline_ns
-        """When its lifetime ends, by age, in monotonic time [ns]."""
+        self.age_ms = age_ms
+        self.deadline_ns = arrived_ns + (bundle.lifetime_ms - age_ms) * NS_PER_MS
+        """When its lifetime ends, by age, monotonic [ns]."""
         self.failures_count = 0
+        """Times that a neighbour refused it, or contact ended amid a green block; silence does not count."""
+
+    def encoded(self, at_ns: int, node: int) -> bytes:
+        """The bundle as it leaves the node, with the age that it has then, rounded up."""
+        age_ms = self.age_ms - (self.arrived_ns - at_ns) // NS_PER_MS
+        if self.previous:
+            return forwarded(self.bundle, Eid(node, 0), age_ms)
+        self.bundle.age_ms = age_ms
+        return encode_bundle(self.bundle)
 
 
 class BundleQueue:
     """First in, first out within a priority; the urgent first.
 
     Args:
-        bundles_max: when this many wait, the oldest of the least urgent gives way, or the new one if it is the least urgent.
+        bundles_max: when this many wait, the oldest of the least urgent gives way, or the new one if it is less urgent.
     """
 
     __slots__ = ("_bundles_max", "_count", "_levels")

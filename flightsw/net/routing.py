@@ -1,9 +1,9 @@
 """Contact-graph routing: the neighbour over which a bundle arrives first, from the predicted contacts alone.
 
-Dijkstra over arrival times: from a node that the bundle reaches at t, each chain of contacts with one neighbour offers its
-earliest contact that still fits the bundle. Waiting never makes an arrival earlier, so the first time that a node is settled is
-final. Ties go to fewer hops, then to the lower number of the node before. As in CCSDS 734.3-B (schedule-aware bundle
-routing), but without volume bookkeeping: contacts are not booked, queues decide (see `docs/protocol.md`).
+Dijkstra over arrival times: from a node that the bundle reaches at t, each chain of contacts with one neighbour offers
+its earliest contact that still fits the bundle. Waiting never makes an arrival earlier, so the first time that a node
+is settled is final. Ties go to fewer hops, then to the lower number of the node before. As in CCSDS 734.3-B
+(schedule-aware bundle routing), but without volume bookkeeping: contacts are not booked (see `docs/protocol.md`).
 
 What a route costs is known only as long as the contacts around it stay as they are, so each answer carries the instant
 until which it holds, and `Router` remembers it until then.
@@ -20,6 +20,10 @@ from flightsw.net.contacts import Contact, ContactPlan
 
 NEVER_NS: Final = 2**63 - 1
 """Later than any contact [ns]."""
+
+ROUTE_HOLD_NS: Final = 1_000_000_000
+"""A route is kept at least this long while its first contact lasts [ns]: in a large plan some contact begins every few
+milliseconds, and none of them changes much."""
 
 Excluded = frozenset[tuple[int, int]]
 
@@ -60,8 +64,21 @@ class ContactGraph:
             chain.contacts.append(contact)
             chain.ends_ns.append(contact.end_ns)
         self._chains: dict[int, list[_Chain]] = {}
+        self._direct: dict[tuple[int, int], list[_Chain]] = {}
         for key in sorted(chains):
             self._chains.setdefault(key[0], []).append(chains[key])
+            self._direct.setdefault(key[:2], []).append(chains[key])
+
+    def direct(self, source: int, target: int, now_ns: int, size_bytes: int) -> tuple[Contact, int] | None:
+        """A contact with the target that is open and long enough, and until when it is [ns]."""
+        for chain in self._direct.get((source, target), ()):
+            index = bisect_right(chain.ends_ns, now_ns)
+            if index < len(chain.contacts):
+                contact = chain.contacts[index]
+                until_ns = contact.end_ns - _duration_ns(contact, size_bytes * 8_000_000_000)
+                if contact.start_ns <= now_ns < until_ns:
+                    return contact, until_ns
+        return None
 
     def search(
         self, source: int, now_ns: int, size_bytes: int, excluded: Excluded, destination: int | None
@@ -143,6 +160,9 @@ def graph_of(plan: ContactPlan) -> ContactGraph:
 class Router:
     """Routes from one node, remembered for as long as they hold.
 
+    A neighbour that is in contact now is reached directly, without a search: a relay could only be faster by less than
+    a light time, and the ground has thousands of neighbours to search.
+
     Args:
         plan: predicted contacts.
         source: the node.
@@ -157,7 +177,7 @@ class Router:
         self._routes: dict[tuple[int, int], tuple[Contact | None, int]] = {}
 
     def exclude(self, neighbours: Iterable[int]) -> None:
-        """Do not use these neighbours from now on; all others again."""
+        """Avoid these neighbours from now on, where there is another way; all others are used again."""
         excluded = frozenset((self._source, neighbour) for neighbour in neighbours)
         if excluded != self._excluded:
             self._excluded = excluded
@@ -168,25 +188,30 @@ class Router:
 
         Args:
             destination: where it goes.
-            previous: the neighbour that it came from, 0 when it was made here. It is used only when there is no other way:
-                that neighbour has sent it here because its own way was worse or dead.
+            previous: the neighbour that it came from, 0 when it was made here. It is used only when there is no other
+                way: that neighbour has sent it here because its own way was worse or dead.
             now_ns: now, monotonic [ns].
         """
         key = (destination, previous)
         known = self._routes.get(key)
         if known is not None and now_ns < known[1]:
             return known[0]
-        route = None
-        if previous:
-            route = self._search(destination, now_ns, self._excluded | {(self._source, previous)})
-        if route is None:
-            route = self._search(destination, now_ns, self._excluded)
-        if route is None:
-            # Later there are only fewer contacts left: what cannot be reached now never can, unless exclusions change.
-            self._routes[key] = (None, NEVER_NS)
-            return None
-        self._routes[key] = (route.first_contact, route.until_ns)
-        return route.first_contact
+        source, excluded = self._source, self._excluded
+        # The last resort is a neighbour that is to be avoided: a bad way is better than none.
+        for avoided in (excluded | {(source, previous)}, excluded, frozenset()):
+            if (source, destination) not in avoided:
+                direct = self._graph.direct(source, destination, now_ns, self._size_bytes)
+                if direct is not None:
+                    self._routes[key] = direct
+                    return direct[0]
+            route = self._search(destination, now_ns, avoided)
+            if route is not None:
+                contact = route.first_contact
+                self._routes[key] = (contact, max(route.until_ns, min(contact.end_ns, now_ns + ROUTE_HOLD_NS)))
+                return contact
+        # Later there are only fewer contacts left: what cannot be reached now never can.
+        self._routes[key] = (None, NEVER_NS)
+        return None
 
     def _search(self, destination: int, now_ns: int, excluded: Excluded) -> Route | None:
         return self._graph.search(self._source, now_ns, self._size_bytes, excluded, destination).get(destination)
@@ -227,9 +252,9 @@ def _route(
 ) -> Route:
     """The route to a settled node, with the instant until which it holds.
 
-    A route on which the bundle waits somewhere keeps its arrival, and stays the best, until the wait is used up. One without
-    a wait gets later as time goes by; it stays the best until another contact begins among the nodes that were looked at, and
-    possible until one of its own contacts is too short.
+    A route on which the bundle waits somewhere keeps its arrival, and stays the best, until the wait is used up. One
+    without a wait gets later as time goes by; it stays the best until another contact begins among the nodes that were
+    looked at, and possible until one of its own contacts is too short.
     """
     arrival_ns, hops, _ = best[node]
     contact = inbound[node]

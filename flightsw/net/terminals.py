@@ -73,6 +73,12 @@ class Terminal:
         self.window_ns = max(window_ns, self.frame_ns_max)
         self.wake_ns = None
 
+    def transit_ns(self, frame_bytes: int) -> int:
+        """How long a frame that has just arrived was on the line and on its way [ns], as far as the plan knows."""
+        if self.contact is None:
+            return 0
+        return self.contact.light_time_ns + int(frame_bytes * self.ns_per_byte)
+
     def close(self) -> None:
         """Contact ends."""
         self.contact = None

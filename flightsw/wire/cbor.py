@@ -100,7 +100,7 @@ def _is_plain(value: object, depth_max: int) -> bool:
         return False
     for item in items:
         kind = type(item)
-        if kind in _SCALARS or (kind is int and INTEGER_MIN <= item <= INTEGER_MAX):  # type: ignore[operator]
+        if kind in _SCALARS or (kind is int and INTEGER_MIN <= item <= INTEGER_MAX):
             continue  # most items: spare the call
         if not _is_plain(item, depth_max - 1):
             return False

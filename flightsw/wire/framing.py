@@ -7,6 +7,7 @@ the frame, so a receiver that joins in the middle, or loses bytes, is in step ag
 What flips do: a burst of at most 32 bits within the stuffed data is always found (crc.py). A flip in a COBS length byte
 moves zeros about and is found unless structure and CRC agree by chance, once in 2**32; so is a flip that makes a zero,
 which splits the frame into two that both fail. A damaged frame is never delivered as something else but by that chance.
+Empty payloads have no frame: their CRC is zero, so that a splinter of a frame full of zeros would pass for one.
 
 Further codings are added by writing the same four members and one line in `_CODINGS`.
 """
@@ -50,7 +51,7 @@ class Coding(Protocol):
         """One coded frame, delimiter and all.
 
         Raises:
-            FrameError: the coded frame would be longer than `FRAME_BYTES_MAX`.
+            FrameError: the payload is empty, or its coded frame would be longer than `FRAME_BYTES_MAX`.
         """
         ...
 
@@ -76,8 +77,10 @@ class CobsCrc32c:
         """The payload and its CRC-32C, stuffed and delimited.
 
         Raises:
-            FrameError: the coded frame would be longer than `FRAME_BYTES_MAX`.
+            FrameError: the payload is empty, or its coded frame would be longer than `FRAME_BYTES_MAX`.
         """
+        if not payload:
+            raise FrameError("payload: an empty one has no frame")
         coded: bytes = cobs.encode(payload + crc32c(payload).to_bytes(_CRC_BYTES, "big")) + _DELIMITER
         if len(coded) > FRAME_BYTES_MAX:
             raise FrameError(f"payload of {len(payload)} bytes: the coded frame would exceed {FRAME_BYTES_MAX} bytes")
@@ -97,7 +100,7 @@ class CobsCrc32c:
         except cobs.DecodeError as error:
             raise FrameError(f"COBS: {error}") from None
         payload = checked[:-_CRC_BYTES]
-        if len(checked) < _CRC_BYTES or crc32c(payload) != int.from_bytes(checked[-_CRC_BYTES:], "big"):
+        if not payload or crc32c(payload) != int.from_bytes(checked[-_CRC_BYTES:], "big"):
             raise FrameError("CRC-32C does not hold")
         return payload
 

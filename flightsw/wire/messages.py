@@ -287,9 +287,10 @@ def decode_message(data: bytes) -> AnyMessage:
         MessageError: not CBOR, an unknown type, or a field out of its range; the text names the field.
     """
     try:
-        return msgspec.convert(cbor.loads(data), AnyMessage, builtin_types=(bytes,))  # type: ignore[arg-type]
+        message: AnyMessage = msgspec.convert(cbor.loads(data), AnyMessage, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise MessageError(f"message: {error}") from None
+    return message
 
 
 def job_spec(argument: object) -> JobSpec:

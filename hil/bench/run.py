@@ -4,7 +4,8 @@ Same scenario, seed and commit: same trace, digest for digest. Nothing here read
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,23 +15,30 @@ import msgspec
 from boards import profiles
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
+from flightsw.compute import cloud_mask
 from flightsw.compute.inference import InferenceCache
-from flightsw.config import BoardProfile, InterfaceConfig, NodeConfig
+from flightsw.config import InterfaceConfig, NodeConfig
+from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.link.memory import MemoryLink
+from flightsw.net.contacts import ContactPlan
+from flightsw.objects.digest import digest_of
 from flightsw.ports import Random, ResetCause
-from flightsw.wire.messages import JobReport
+from flightsw.wire.messages import JobReport, Mode
+from ground.cluster import FleetNode
+from ground.ledger import JobRequest
 from ground.segment import GroundSegment
 from hil.bench import sky as sky_of
 from hil.bench.invariants import Monitor, Violation
-from hil.bench.satellite import Satellite
+from hil.bench.satellite import NodeCounts, Satellite
 from hil.bench.scenario import LinkSpec, Scenario, isl_pairs
 from hil.bench.sky import FIRST_NODE, GROUND_NODE, RADIO, Sky, SunlightTable, isl_terminals
-from hil.bench.workload import Item, Workload
+from hil.bench.workload import KIND, Item, Workload, mosaic_rows
 from hil.channel.impairments import Impairments
 from hil.channel.link import Link
 from hil.channel.relay import Relay
 from hil.faults.injector import Injector
 from hil.faults.plan import LinkDegraded
+from hil.imagery.mosaic import MosaicRow
 from hil.sim.disk import SimulatedDisk
 from hil.sim.fence import fence
 from hil.sim.loop import VirtualLoop
@@ -44,6 +52,10 @@ BROWN_OUT_BOOT_SHARE: Final = 0.2
 """Charge share at which it boots again."""
 DISK_BYTES: Final = 64 * 1024 * 1024
 """Simulated disk of a node: real bytes in this process's memory, so smaller than the profile's storage."""
+WATCH_S: Final = 60.0
+"""Period at which the bench looks at charge and temperature of every board [s]."""
+ENERGY_TOLERANCE_J: Final = 1.0
+"""Rounding of some ten thousand additions in an energy account [J]."""
 GROUND_DISK_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -67,6 +79,7 @@ class Outcome:
         results: job -> what came down.
         unmet: expectations of the scenario that were not met, in words.
         ended_ns: virtual time at the end.
+        fired: fault kind -> times that it struck.
         interrupted: whether the user stopped it.
     """
 
@@ -76,6 +89,7 @@ class Outcome:
     results: dict[int, JobResult]
     unmet: list[str]
     ended_ns: int
+    fired: dict[str, int]
     interrupted: bool = False
 
     @property
@@ -123,13 +137,13 @@ class Bench:
     ) -> None:
         self.scenario = scenario
         self.seed = seed
-        self.until_ns = scenario.duration_ns if until_s is None else min(scenario.duration_ns, round(until_s * NS_PER_S))
+        self.until_ns = (
+            scenario.duration_ns if until_s is None else min(scenario.duration_ns, round(until_s * NS_PER_S))
+        )
         self.streams = Streams(seed)
         self.cache = cache or InferenceCache()
         self.sky: Sky = sky_of.compute(scenario)
-        self.workload = (
-            None if scenario.workload is None else Workload(scenario.workload, self.streams, user_scene)
-        )
+        self.workload = None if scenario.workload is None else Workload(scenario.workload, self.streams, user_scene)
         self.items: dict[int, Item] = {}
         self.results: dict[int, JobResult] = {}
         self.satellites: dict[str, Satellite] = {}
@@ -150,6 +164,8 @@ class Bench:
         self._on_progress = on_progress
         self._progress_s = progress_s
         self._crash: BaseException | None = None
+        self._lowest_share = 1.0
+        self._hottest_degc = -273.15
         self._stop = asyncio.Event()
         self._links: dict[str, list[Link]] = {}
         self._relay = Relay(self.loop.call_at_ns, lambda: self.loop.now_ns)
@@ -180,6 +196,7 @@ class Bench:
             self._make_satellite(index, plan, clock)
         self._make_ground(plan, clock)
         self._arm_faults()
+        self._watch()
         if self._on_progress is not None:
             self._tell_progress()
         for satellite in self.satellites.values():
@@ -191,8 +208,9 @@ class Bench:
         try:
             await self._stop.wait()
         finally:
-            self._shut_down()
-            await asyncio.sleep(0)
+            for satellite in self.satellites.values():
+                satellite.stop()
+            await self.ground.close()
         if self._crash is not None:
             raise self._crash
 
@@ -220,7 +238,7 @@ class Bench:
         assert spec is not None, "a sight exists only for a class of links that the scenario has"
         return spec
 
-    def _make_satellite(self, index: int, plan: Any, clock: LoopClock) -> None:
+    def _make_satellite(self, index: int, plan: ContactPlan, clock: LoopClock) -> None:
         spec = self.scenario.nodes[index]
         profile = profiles.load(spec.profile)
         number = FIRST_NODE + index
@@ -262,9 +280,7 @@ class Bench:
         isl = self.scenario.links.isl
         if isl is not None:
             terminals = isl_terminals(self.scenario)
-            mine = [
-                terminals[pair][pair.index(index)] for pair in isl_pairs(self.scenario) if index in pair
-            ]
+            mine = [terminals[pair][pair.index(index)] for pair in isl_pairs(self.scenario) if index in pair]
             interfaces += [
                 InterfaceConfig(index=number, name=f"laser-{number}", segment_bytes=isl.segment_bytes)
                 for number in sorted(mine)
@@ -279,7 +295,78 @@ class Bench:
 
         return log
 
+    def _make_ground(self, plan: ContactPlan, clock: LoopClock) -> None:
+        link = MemoryLink(lambda interface, frame: self._relay.send(GROUND_NODE, interface, frame))
+        spec = self.scenario.links.ground
+        fleet = [
+            FleetNode(
+                node=satellite.config.node,
+                name=name,
+                mpix_per_s=satellite.profile.mpix_per_s.value,
+                compute_w=satellite.profile.compute_w.value,
+                idle_w=satellite.profile.idle_w.value + satellite.profile.bus_w.value,
+                array_w=satellite.profile.array_w.value,
+                battery_j=satellite.profile.battery_wh.value * 3600.0,
+                reserve=satellite.config.reserve,
+                sun=self.sky.sun[index],
+            )
+            for index, (name, satellite) in enumerate(self.satellites.items())
+        ]
+        self.ground = GroundSegment(
+            clock=clock,
+            link=link,
+            disk=SimulatedDisk(GROUND_DISK_BYTES, self.streams.random("ground/disk")),
+            plan=plan,
+            interfaces=tuple(
+                InterfaceConfig(index=antenna, name=f"{station.name}-{antenna}", segment_bytes=spec.segment_bytes)
+                for station, antennas in zip(self.scenario.stations, self.sky.station_interfaces, strict=True)
+                for antenna in antennas
+            ),
+            fleet=fleet,
+            dictionary_digest=DICTIONARY_DIGEST,
+            beacon_period_s=self.scenario.manager.beacon_period_s,
+            store_bytes=GROUND_DISK_BYTES // 2,
+            verify=self._objection,
+            on_complete=self._completed,
+            record=self._log_for("ground"),
+            ledger_path=None if self._folder is None else self._folder / "ledger.db",
+            archive_path=None if self._folder is None else self._folder / "archive.db",
+        )
+        self._relay.attach(GROUND_NODE, link.deliver)
+        if self.workload is not None:
+            self.ground.store.put(self.workload.model)
+
+    def _ground_counts(self) -> NodeCounts:
+        return NodeCounts.of_agent(self.ground.agent)
+
     # -- work
+
+    def _submit_one(self, item: Item) -> int:
+        assert self.workload is not None, "nothing is submitted without a workload"
+        spec = self.workload.spec
+        self.ground.store.put(item.data)
+        return self.ground.submit(
+            JobRequest(
+                kind=KIND,
+                model=self.workload.model_digest,
+                model_bytes=len(self.workload.model),
+                data=item.digest,
+                data_bytes=len(item.data),
+                steps_count=cloud_mask.STEPS,
+                step_mpix=spec.step_mpix,
+                priority=spec.priority,
+                deadline_s=spec.deadline_s,
+                checkpoint_steps=spec.checkpoint_steps,
+                product_measure_max=spec.product_cover_max,
+            )
+        )
+
+    def _objection(self, report: JobReport, result: bytes, product: bytes | None) -> str | None:
+        assert self.workload is not None, "nothing comes back without a workload"
+        return self.workload.objection(result)
+
+    def _completed(self, job: int, report: JobReport, result: bytes) -> None:
+        self.results[job] = JobResult(report, result, self.loop.now_ns)
 
     def _submit(self, position: int) -> None:
         """Hand jobs to the ground, all at once or spaced."""
@@ -381,10 +468,6 @@ class Bench:
             self.trace.record(self.loop.now_ns, name, "node.crashed", {"error": repr(error)})
             self._stop.set()
 
-    def _shut_down(self) -> None:
-        for satellite in self.satellites.values():
-            satellite.stop()
-
     def _tell_progress(self) -> None:
         assert self._on_progress is not None, "only called with a display"
         self._on_progress(
@@ -398,9 +481,146 @@ class Bench:
         )
         self.loop.call_later(self._progress_s, self._tell_progress)
 
+    def _watch(self) -> None:
+        """Sample the boards: extremes that no node reports."""
+        for satellite in self.satellites.values():
+            sensors = satellite.board.sensors()
+            self._lowest_share = min(self._lowest_share, sensors.charge_j / sensors.battery_j)
+            self._hottest_degc = max(self._hottest_degc, sensors.electronics_degc)
+        self.loop.call_later(WATCH_S, self._watch)
+
+    def _judge(self, digest: str, interrupted: bool) -> Outcome:
+        now_ns = self.loop.now_ns
+        if not interrupted:
+            self.monitor.finish(now_ns)
+        self._judge_frames(now_ns)
+        self._judge_energy(now_ns)
+        counters = self._count()
+        counters.update(self._judge_results(now_ns))
+        fired = {kind: count for kind, count in sorted(self.trace.counts.items()) if kind.startswith("fault.")}
+        unmet = []
+        if not interrupted and self.until_ns == self.scenario.duration_ns:
+            for name, least in sorted(self.scenario.expect.items()):
+                value = counters.get(name, self.trace.counts.get(name, 0))
+                if value < least:
+                    unmet.append(f"expect.{name}: {value:g}, at least {least} asked")
+        return Outcome(
+            digest=digest,
+            counters=counters,
+            violations=self.monitor.violations,
+            results=self.results,
+            unmet=unmet,
+            ended_ns=now_ns,
+            fired=fired,
+            interrupted=interrupted,
+        )
+
+    def _judge_frames(self, now_ns: int) -> None:
+        """Conservation: what a node accepted was delivered clean, what it rejected was delivered flipped."""
+        clean, flipped = self._relay.delivered_clean, self._relay.delivered_flipped
+        ends = {s.config.name: (s.config.node, s.totals()) for s in self.satellites.values()}
+        ends["ground"] = (GROUND_NODE, self._ground_counts())
+        for name, (number, counts) in ends.items():
+            delivered = sum(count for (node, _), count in clean.items() if node == number)
+            struck = sum(count for (node, _), count in flipped.items() if node == number)
+            self.monitor.require(
+                2,
+                now_ns,
+                counts.frames_accepted == delivered and counts.frames_rejected == struck,
+                f"{name}: accepted {counts.frames_accepted} frames of {delivered} delivered clean, rejected "
+                f"{counts.frames_rejected} of {struck} delivered with flips",
+            )
+
+    def _judge_energy(self, now_ns: int) -> None:
+        for satellite in self.satellites.values():
+            name, account = satellite.config.name, satellite.board.account
+            left_j = satellite.board.sensors().charge_j
+            balance_j = account.initial_j + account.harvested_j - account.drawn_j - account.lost_j - account.shunted_j
+            self.monitor.require(
+                5,
+                now_ns,
+                account.unserved_j == 0.0 and abs(balance_j - left_j) < ENERGY_TOLERANCE_J,
+                f"{name}: drew {account.unserved_j:.3f} J that were not there; balance {balance_j - left_j:.3f} J",
+            )
+            node = satellite.node
+            if node is not None and node.modes.mode is Mode.SAFE and self._crash is None:
+                silent_ns = now_ns - node.beaconed_ns
+                limit_ns = round(2 * (node.config.beacon_period_s + node.config.tick_period_s) * NS_PER_S)
+                self.monitor.require(5, now_ns, silent_ns <= limit_ns, f"{name}: SAFE and no beacon for {silent_ns} ns")
+
+    def _judge_results(self, now_ns: int) -> dict[str, float]:
+        """Compare what came down with the fault-free reference, byte for byte."""
+        if self.workload is None:
+            return {}
+        equal, saved_bytes, down_bytes, agreeing, judged = 0, 0, 0, 0, 0
+        for job, done in sorted(self.results.items()):
+            item = self.items[job]
+            reference = self.workload.reference(item, self.cache)
+            report = done.report
+            wanted = reference.measure <= self.workload.spec.product_cover_max
+            same = done.result == reference.result and report.product == (
+                digest_of(reference.product) if wanted else b""
+            )
+            self.monitor.require(
+                2, now_ns, same, f"job {job}: what node {report.node} brought is not the fault-free reference"
+            )
+            equal += same
+            down_bytes += report.result_bytes + (report.product_bytes if report.product else 0)
+            saved_bytes += 0 if report.product else report.product_bytes
+            if item.truth is not None:
+                agreeing += int((cloud_mask.decode_mask(done.result) == item.truth).sum())
+                judged += item.truth.size
+        counters: dict[str, float] = {
+            "results_equal": equal,
+            "downlinked_bytes": down_bytes,
+            "saved_bytes": saved_bytes,
+            "energy_jobs_j": round(sum(done.report.energy_j for done in self.results.values()), 1),
+            "last_job_s": round(max((done.completed_ns for done in self.results.values()), default=0) / NS_PER_S, 1),
+        }
+        if judged:
+            counters["mask_accuracy_percent"] = round(100 * agreeing / judged, 2)
+        return counters
+
+    def _count(self) -> dict[str, float]:
+        """Numbers of the whole run."""
+        events, channel = self.trace.counts, self._relay.total()
+        counts = sum((s.totals() for s in self.satellites.values()), self._ground_counts())
+        ends = [end for ended in self.monitor.ended.values() for end in ended]
+        return {
+            "jobs_accepted": len(self.monitor.accepted),
+            "jobs_completed": ends.count("job.completed"),
+            "jobs_failed": ends.count("job.failed"),
+            "attempts_placed": events.get("job.placed", 0),
+            "jobs_paused": events.get("job.paused", 0),
+            "jobs_resumed": events.get("job.resumed", 0),
+            "uplinked_bytes": self.ground.cluster.counts.uplinked_bytes,
+            "frames_sent": channel.sent,
+            "frames_lost": channel.lost + channel.blocked() + channel.queue_dropped,
+            "bits_flipped": channel.flipped_bits,
+            "frames_flipped_rejected": channel.flipped_frames,
+            "frames_rejected": counts.frames_rejected,
+            "retransmissions": counts.retransmissions,
+            "bundles_rerouted": counts.rerouted,
+            "node_resets": events.get("fault.node_reset", 0),
+            "link_outages": events.get("fault.link_outage", 0),
+            "weight_upsets": events.get("fault.upset", 0) + events.get("fault.weight_upset", 0),
+            "models_repaired": counts.models_repaired,
+            "jobs_rolled_back": events.get("job.rolled_back", 0),
+            "energy_drawn_j": round(sum(s.board.account.drawn_j for s in self.satellites.values())),
+            "lowest_charge_percent": round(100 * self._lowest_share, 1),
+            "hottest_degc": round(self._hottest_degc, 1),
+            "virtual_s": round(self.loop.now_ns / NS_PER_S, 1),
+            "trace_events": self.trace.events_count,
+            "callbacks": self.loop.callbacks_count,
+        }
+
+    def mosaic_rows(self) -> list[MosaicRow]:
+        """Scene, truth and masks that came down, for the picture."""
+        assert self.workload is not None, "a mosaic needs a workload"
+        masks = {job: (self.items[job], cloud_mask.decode_mask(done.result)) for job, done in self.results.items()}
+        return mosaic_rows(self.workload, masks)
+
 
 def scenario_digest(scenario: Scenario) -> str:
     """BLAKE2b-64 of a scenario's content in hex: two files that say the same have the same digest."""
-    import hashlib
-
     return hashlib.blake2b(msgspec.json.encode(scenario, order="deterministic"), digest_size=8).hexdigest()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
@@ -9,6 +10,7 @@ from boards.simulated.runner import SimulatedRunner
 from flightsw.compute.inference import InferenceCache
 from flightsw.config import BoardProfile, NodeConfig, SunInterval
 from flightsw.link.memory import MemoryLink
+from flightsw.net.agent import BundleAgent
 from flightsw.net.contacts import ContactPlan
 from flightsw.node import Node, NodePorts
 from flightsw.ports import Log, Random, ResetCause
@@ -17,6 +19,37 @@ from hil.sim.disk import SimulatedDisk
 
 BOOT_S = 5.0
 """From a commanded reset to the start of the manager [s]: a warm start of a small Linux board; power cuts name their own."""
+
+
+@dataclass(slots=True)
+class NodeCounts:
+    """What the bench sums up over the boots of a node."""
+
+    frames_accepted: int = 0
+    frames_rejected: int = 0
+    retransmissions: int = 0
+    rerouted: int = 0
+    models_repaired: int = 0
+
+    @classmethod
+    def of(cls, node: Node) -> "NodeCounts":
+        """Those of one boot."""
+        return replace(cls.of_agent(node.agent), models_repaired=node.models.repaired_count)
+
+    @classmethod
+    def of_agent(cls, agent: BundleAgent) -> "NodeCounts":
+        """Those of a bundle agent."""
+        counters = agent.counters
+        return cls(
+            frames_accepted=sum(one.frames_accepted_count for one in counters.interfaces.values()),
+            frames_rejected=sum(one.frames_rejected_count for one in counters.interfaces.values()),
+            retransmissions=counters.ltp.retransmissions_count,
+            rerouted=counters.bundles_rerouted_count,
+        )
+
+    def __add__(self, other: "NodeCounts") -> "NodeCounts":
+        """Field by field."""
+        return NodeCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 class Satellite:
@@ -54,8 +87,8 @@ class Satellite:
         self.node: Node | None = None
         self.runner: SimulatedRunner | None = None
         self.boots_count = 0
-        self.frames_accepted_count = 0
-        self.frames_rejected_count = 0
+        self.counts = NodeCounts()
+        """Of all boots that ended."""
         self._plan = plan
         self._sun = sun
         self._relay = relay
@@ -99,12 +132,17 @@ class Satellite:
             return
         task, self._task = self._task, None
         self._relay.detach(self.config.node)
-        self._count_frames()
+        self.counts += NodeCounts.of(self.node)
         self.node = None
         self.runner = None
         self.board.power_off()
         task.cancel()
         self.disk.power_cut()
+
+    def stop(self) -> None:
+        """End the manager at the end of a run; nothing is lost or torn."""
+        if self._task is not None:
+            self._task.cancel()
 
     def boot_later(self, off_s: float, cause: ResetCause) -> None:
         """Boot after a time, if nothing booted it meanwhile."""
@@ -129,18 +167,9 @@ class Satellite:
         self.disk.flip_bit(name, random.randrange(8 * len(self.disk.read(name))))
         return True
 
-    def frames(self) -> tuple[int, int]:
-        """Frames (accepted, rejected) by all boots so far."""
-        if self.node is None:
-            return self.frames_accepted_count, self.frames_rejected_count
-        counts = self.node.agent.counts
-        return (
-            self.frames_accepted_count + counts.frames_accepted,
-            self.frames_rejected_count + counts.frames_rejected,
-        )
-
-    def _count_frames(self) -> None:
-        self.frames_accepted_count, self.frames_rejected_count = self.frames()
+    def totals(self) -> NodeCounts:
+        """Counters of all boots, the present one included."""
+        return self.counts if self.node is None else self.counts + NodeCounts.of(self.node)
 
     def _boot_if_off(self, cause: ResetCause) -> None:
         if self._task is None:

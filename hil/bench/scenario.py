@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from flightsw.config import NonNegative, Positive, Share, load_toml
 from flightsw.errors import ConfigError
@@ -29,7 +30,9 @@ class RingOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     phase_deg: float = 0.0
 
 
-class WalkerOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="walker", tag_field="kind"):
+class WalkerOrbit(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="walker", tag_field="kind"
+):
     """A Walker delta constellation; the fleet's size must be divisible by the planes."""
 
     altitude_km: Annotated[float, msgspec.Meta(ge=200, le=2000)]
@@ -38,7 +41,9 @@ class WalkerOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     phasing: Annotated[int, msgspec.Meta(ge=0)] = 1
 
 
-class ElementsOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="elements", tag_field="kind"):
+class ElementsOrbit(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="elements", tag_field="kind"
+):
     """Satellites from a TLE or OMM file, in the order of the fleet; the path is relative to the scenario's."""
 
     file: str
@@ -182,6 +187,9 @@ def load(name: str) -> Scenario:
     """
     path = find(name)
     scenario = load_toml(path, Scenario)
+    if isinstance(scenario.orbit, ElementsOrbit):
+        elements = replace(scenario.orbit, file=str((path.parent / scenario.orbit.file).resolve()))
+        scenario = replace(scenario, orbit=elements)
     check(scenario, str(path))
     return scenario
 
@@ -193,7 +201,9 @@ def check(scenario: Scenario, where: str) -> None:
         ConfigError: names where, field, value and expectation.
     """
     if scenario.epoch.tzinfo is None:
-        raise ConfigError(f"{where}: epoch: {scenario.epoch.isoformat()} has no time zone, expected UTC (end it with Z)")
+        raise ConfigError(
+            f"{where}: epoch: {scenario.epoch.isoformat()} has no time zone, expected UTC (end it with Z)"
+        )
     for field, names in (
         ("nodes", [node.name for node in scenario.nodes]),
         ("stations", [station.name for station in scenario.stations]),
@@ -207,7 +217,9 @@ def check(scenario: Scenario, where: str) -> None:
             f"{where}: orbit.planes: {scenario.orbit.planes} does not divide the fleet of {len(nodes)} nodes"
         )
     if scenario.links.topology != "none" and scenario.links.isl is None:
-        raise ConfigError(f"{where}: links.isl: missing, expected because links.topology is {scenario.links.topology!r}")
+        raise ConfigError(
+            f"{where}: links.isl: missing, expected because links.topology is {scenario.links.topology!r}"
+        )
     links = set(link_names(scenario))
     for index, fault in enumerate(scenario.faults):
         node, link = getattr(fault, "node", None), getattr(fault, "link", None)
@@ -231,16 +243,16 @@ def isl_pairs(scenario: Scenario) -> list[tuple[int, int]]:
         return []
     if scenario.links.topology == "ring" or not isinstance(scenario.orbit, WalkerOrbit):
         return [(0, 1)] if count == 2 else [(index, (index + 1) % count) for index in range(count)]
-    per_plane = count // scenario.orbit.planes
-    return [
-        (plane * per_plane + slot, plane * per_plane + (slot + 1) % per_plane)
-        for plane in range(scenario.orbit.planes)
-        for slot in range(per_plane)
-    ] + [
-        (plane * per_plane + slot, (plane + 1) % scenario.orbit.planes * per_plane + slot)
-        for plane in range(scenario.orbit.planes)
-        for slot in range(per_plane)
-    ]
+    planes = scenario.orbit.planes
+    per_plane = count // planes
+    pairs: dict[tuple[int, int], tuple[int, int]] = {}
+    for plane in range(planes):
+        for slot in range(per_plane):
+            here = plane * per_plane + slot
+            for there in (plane * per_plane + (slot + 1) % per_plane, (plane + 1) % planes * per_plane + slot):
+                if here != there:
+                    pairs.setdefault((min(here, there), max(here, there)), (here, there))
+    return list(pairs.values())
 
 
 def link_names(scenario: Scenario) -> list[str]:

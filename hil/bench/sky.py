@@ -6,13 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.config import SunInterval
 from flightsw.errors import ConfigError
 from flightsw.net.contacts import Contact, ContactPlan
-from hil.bench.scenario import ElementsOrbit, RingOrbit, Scenario, WalkerOrbit, find, isl_pairs
+from hil.bench.scenario import ElementsOrbit, RingOrbit, Scenario, WalkerOrbit, isl_pairs
 from hil.world import orbits
 from hil.world.contacts import Station, Window, assign_antennas, isl_windows, station_windows
 from hil.world.radiation import ProtonMap
@@ -81,14 +82,6 @@ class Sky:
                 )
         return ContactPlan(contacts)
 
-    def sunlight_at(self, index: int, now_ns: int) -> float:
-        """Share of the sun's disc that one satellite sees, interpolated."""
-        row = self.sunlight[index]
-        position = now_ns / (self.step_s * NS_PER_S)
-        low = min(int(position), len(row) - 1)
-        high = min(low + 1, len(row) - 1)
-        return float(row[low]) + (float(row[high]) - float(row[low])) * (position - low)
-
 
 class SunlightTable:
     """One satellite's sunlight as a fast function of time: plain floats, not arrays."""
@@ -108,13 +101,19 @@ class SunlightTable:
         return value + (self._values[low + 1] - value) * (position - low)
 
 
-@lru_cache(maxsize=8)
 def compute(scenario: Scenario) -> Sky:
-    """The sky of a scenario.
+    """The sky of a scenario; remembered, since runs that differ in seed and faults only share it.
 
     Raises:
         ConfigError: the orbit cannot be propagated, or its file is wrong.
     """
+    bare = msgspec.structs.replace(scenario, faults=(), expect={}, workload=None)
+    return _compute(msgspec.json.encode(bare, order="deterministic"))
+
+
+@lru_cache(maxsize=8)
+def _compute(encoded: bytes) -> Sky:
+    scenario = msgspec.json.decode(encoded, type=Scenario)
     constellation = _constellation(scenario)
     step_s = scenario.world_step_s
     times_s = np.arange(0.0, scenario.duration_s + TAIL_S + step_s, step_s)
@@ -159,8 +158,6 @@ def _constellation(scenario: Scenario) -> orbits.Constellation:
         )
     assert isinstance(orbit, ElementsOrbit), "the scenario's types list all orbits"
     path = Path(orbit.file)
-    if not path.is_absolute():
-        path = find(scenario.name).parent / path
     loaded = orbits.load_tle(path) if path.suffix in (".tle", ".txt") else orbits.load_omm(path)
     if len(loaded.names) < len(names):
         raise ConfigError(f"{path}: holds {len(loaded.names)} satellites, the fleet has {len(names)} nodes")

@@ -17,8 +17,9 @@ from flightsw.compute.inference import InferenceCache, ModelImage
 from flightsw.errors import ConfigError, WireError
 from flightsw.objects.store import digest_of
 from hil.bench.scenario import CloudMaskWorkload
+from hil.imagery.mosaic import MosaicRow
 from hil.imagery.scene import Scene, load_scene
-from hil.imagery.tiles import acquisitions, cut
+from hil.imagery.tiles import acquisitions, cut, cut_truth, join_masks
 from hil.sim.streams import Streams
 
 KIND: Final = "cloud_mask"
@@ -51,6 +52,21 @@ class Reference:
     measure: float
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """One acquisition of the scene.
+
+    Attributes:
+        label: for people.
+        dn: (h, w, 4) digital numbers.
+        truth: (h, w) clouds laid over it, None where they are unknown.
+    """
+
+    label: str
+    dn: NDArray[np.uint16]
+    truth: NDArray[np.bool_] | None
+
+
 class Workload:
     """Everything that the ground uplinks and what must come back.
 
@@ -74,25 +90,24 @@ class Workload:
             raise ConfigError(f"model {model_path}: cannot be read: {error.strerror}") from None
         self.model_digest = digest_of(self.model)
         self._image = ModelImage(self.model, str(model_path))
-        self.items: list[Item] = []
+        self.views: list[View] = []
         if user_scene is None:
-            views = acquisitions(self.scene, spec.covers, streams.generator("clouds"))
-            pairs = [(view.dn, view.truth) for view in views]
+            for seen in acquisitions(self.scene, spec.covers, streams.generator("clouds")):
+                self.views.append(View(f"cover {seen.cover:.0%}", seen.dn, seen.truth))
         else:
-            pairs = [(self.scene.dn, None)]
-        self.pictures = pairs
-        for number, (dn, truth) in enumerate(pairs):
-            for tile in cut(dn, spec.tile_px):
+            self.views.append(View(self.scene.name, self.scene.dn, None))
+        self.items: list[Item] = []
+        for number, view in enumerate(self.views):
+            truths = {} if view.truth is None else cut_truth(view.truth, spec.tile_px)
+            for tile in cut(view.dn, spec.tile_px):
                 data = cloud_mask.encode_tile(tile.dn)
-                row, column = tile.row * spec.tile_px, tile.column * spec.tile_px
-                part = None if truth is None else truth[row : row + spec.tile_px, column : column + spec.tile_px]
-                self.items.append(Item(number, tile.row, tile.column, data, digest_of(data), part))
-        if not self.items:
-            height, width = self.scene.dn.shape[:2]
-            raise ConfigError(
-                f"scene {scene_path}: {height} x {width} px is smaller than one tile, expected at least "
-                f"{spec.tile_px} x {spec.tile_px}"
-            )
+                truth = truths.get((tile.row, tile.column))
+                self.items.append(Item(number, tile.row, tile.column, data, digest_of(data), truth))
+
+    @property
+    def weight_bits_count(self) -> int:
+        """Bits of the model that radiation can strike."""
+        return self._image.weight_bits_count
 
     def reference(self, item: Item, cache: InferenceCache) -> Reference:
         """The fault-free answer to one job."""
@@ -126,3 +141,18 @@ def asset(name: str, what: str) -> Path:
     if path.is_file():
         return path
     raise ConfigError(f"{what} {name!r}: no such file, and not one that comes with flatrack")
+
+
+def mosaic_rows(workload: Workload, masks: dict[int, tuple[Item, NDArray[np.bool_]]]) -> list[MosaicRow]:
+    """Rows of the mosaic: each view with the masks that came down.
+
+    Args:
+        workload: the work.
+        masks: job -> (its item, its mask).
+    """
+    rows = []
+    for number, view in enumerate(workload.views):
+        mine = {(item.row, item.column): mask for item, mask in masks.values() if item.acquisition == number}
+        mask, known = join_masks(mine, (view.dn.shape[0], view.dn.shape[1]), workload.spec.tile_px)
+        rows.append(MosaicRow(view.label, view.dn, view.truth, mask, known))
+    return rows

@@ -68,7 +68,9 @@ class Injector:
             random = self._stream(f"faults/{index}")
             self._call_at_ns(round(fault.at_s * NS_PER_S), self._due, fault, random)
 
-    def arm_upsets(self, node: str, flux_steps: Sequence[tuple[float, float]], step_s: float, rate_per_flux: float) -> None:
+    def arm_upsets(
+        self, node: str, flux_steps: Sequence[tuple[float, float]], step_s: float, rate_per_flux: float
+    ) -> None:
         """Draw the upsets of one node's memory along its orbit and set their timers.
 
         Args:

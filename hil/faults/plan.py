@@ -13,7 +13,9 @@ from flightsw.config import NonNegative, Positive, Share
 from flightsw.ports import Random
 
 
-class NodeReset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="node_reset", tag_field="kind"):
+class NodeReset(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="node_reset", tag_field="kind"
+):
     """The node loses power or is reset: memory is gone, and what was not synced may vanish or tear."""
 
     node: str
@@ -25,7 +27,9 @@ class NodeReset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """From the cut to the start of the boot [s]."""
 
 
-class LinkOutage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="link_outage", tag_field="kind"):
+class LinkOutage(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="link_outage", tag_field="kind"
+):
     """The link carries nothing, in either direction; afterwards it must be acquired again."""
 
     link: str
@@ -47,7 +51,9 @@ class LinkDegraded(
     reorder: Share = 0.0
 
 
-class WeightUpset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="weight_upset", tag_field="kind"):
+class WeightUpset(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="weight_upset", tag_field="kind"
+):
     """Bits of model weights in memory flip."""
 
     node: str
@@ -56,7 +62,9 @@ class WeightUpset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     when: Literal["now", "job_running"] = "now"
 
 
-class ObjectRot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="object_rot", tag_field="kind"):
+class ObjectRot(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="object_rot", tag_field="kind"
+):
     """A bit of a stored file flips."""
 
     node: str

@@ -8,7 +8,8 @@ alone (and on the version of Pillow, whose own font it uses).
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
     from PIL.ImageDraw import ImageDraw
 
+TITLE: Final = "Clouds masked in orbit"
 ROWS_MAX: Final = 8  # with 96 colours a scene pixel takes 7 bits at most: 8 rows of 300 x 300 px stay below 1 MB
 PANEL_SIDE_PX_MAX: Final = 300  # larger scenes are thinned by a whole factor
 SCENE_COLOURS: Final = 96
+SATURATION: Final = 1.5  # dry ground seen from orbit is pale
 GROUND_LEVELS: Final = 11
 CLOUD_WHITE: Final = 0.9  # reflectance that is drawn white
 
@@ -43,14 +46,15 @@ class MosaicRow:
     Attributes:
         label: What stands over the row, as "acquisition 3".
         dn: ``(height, width, >= 3)`` uint16: blue, green, red first.
-        truth: ``(height, width)``, true where there is cloud.
-        mask: ``(height, width)``, true where the mask from orbit says cloud.
-        known: ``(height, width)``, true where a mask came down at all.
+        truth: ``(height, width)``, true where there is cloud; None where nobody knows.
+        mask: True where the mask from orbit says cloud. It may be smaller than the scene, which is then drawn only as
+            far as the mask goes, from the north west.
+        known: As `mask`, true where a mask came down at all.
     """
 
     label: str
     dn: NDArray[np.uint16]
-    truth: NDArray[np.bool_]
+    truth: NDArray[np.bool_] | None
     mask: NDArray[np.bool_]
     known: NDArray[np.bool_]
 
@@ -87,7 +91,20 @@ def compare(truth: NDArray[np.bool_], mask: NDArray[np.bool_], known: NDArray[np
     )
 
 
-def render(rows: Sequence[MosaicRow], title: str, attribution: str = "") -> bytes:
+def save_mosaic(path: Path, rows: Sequence[MosaicRow], title: str = TITLE, attribution: str = "") -> None:
+    """Draw a mosaic into a file; see `render`.
+
+    Raises:
+        ConfigError: As `render`, or the file cannot be written.
+    """
+    picture = render(rows, title, attribution)
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise ConfigError(f"mosaic {path}: cannot be written: {error.strerror}") from error
+
+
+def render(rows: Sequence[MosaicRow], title: str = TITLE, attribution: str = "") -> bytes:
     """Draw a mosaic.
 
     Args:
@@ -106,9 +123,9 @@ def render(rows: Sequence[MosaicRow], title: str, attribution: str = "") -> byte
     except ImportError as error:
         raise ConfigError("drawing a mosaic needs Pillow; expected: pip install flatrack[ai]") from error
     _check(rows)
-    shown = rows[:ROWS_MAX]
-    step = -(-max(shown[0].truth.shape) // PANEL_SIDE_PX_MAX)
-    height, width = shown[0].truth[::step, ::step].shape
+    shown = [_as_far_as_the_mask(row) for row in rows[:ROWS_MAX]]
+    step = -(-max(shown[0].mask.shape) // PANEL_SIDE_PX_MAX)
+    height, width = shown[0].mask[::step, ::step].shape
     pitch_px = height + _CAPTION_PX
     size = (
         2 * _MARGIN_PX + 3 * max(width, 200) + 2 * _GAP_PX,
@@ -159,11 +176,22 @@ def _check(rows: Sequence[MosaicRow]) -> None:
     """Raise `ConfigError` unless there are rows of one size."""
     if not rows:
         raise ConfigError("mosaic: no acquisitions; expected at least one")
-    shape = rows[0].truth.shape
+    shape = rows[0].mask.shape
     for row in rows:
-        for name, part in (("scene", row.dn[..., 0]), ("truth", row.truth), ("mask", row.mask), ("known", row.known)):
-            if part.shape != shape:
-                raise ConfigError(f"mosaic: {row.label}: {name} of {part.shape}; expected {shape} as in the first row")
+        for name, found in (("mask", row.mask.shape), ("known", row.known.shape)):
+            if found != shape:
+                raise ConfigError(f"mosaic: {row.label}: {name} of {found}; expected {shape} as in the first row")
+        truth_shape = shape if row.truth is None else row.truth.shape
+        for name, found in (("scene", row.dn.shape[:2]), ("truth", truth_shape)):
+            if found[0] < shape[0] or found[1] < shape[1]:
+                raise ConfigError(f"mosaic: {row.label}: {name} of {found}; expected at least {shape}, as the mask")
+
+
+def _as_far_as_the_mask(row: MosaicRow) -> MosaicRow:
+    """Return the row with its scene and truth cut to the size of its mask."""
+    height, width = row.mask.shape
+    truth = None if row.truth is None else row.truth[:height, :width]
+    return replace(row, dn=row.dn[:height, :width], truth=truth)
 
 
 def _tone_range(rows: Sequence[MosaicRow]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -172,7 +200,10 @@ def _tone_range(rows: Sequence[MosaicRow]) -> tuple[NDArray[np.float32], NDArray
     They come from the pixels without cloud of all rows, so that all rows look alike. Each band has its own black, which
     takes the blue haze of the atmosphere away; room is left below it for shadows.
     """
-    ground = np.concatenate([to_reflectance(row.dn[..., 2::-1])[~row.truth] for row in rows])
+    clouds = [row.mask if row.truth is None else row.truth for row in rows]
+    ground = np.concatenate(
+        [to_reflectance(row.dn[..., 2::-1])[~cloud] for row, cloud in zip(rows, clouds, strict=True)]
+    )
     if not ground.size:
         return np.zeros(3, np.float32), np.full(3, 0.5, np.float32)
     dark, bright = np.percentile(ground, (1.0, 99.5), axis=0).astype(np.float32)
@@ -187,23 +218,26 @@ def _true_colour(dn: NDArray[np.uint16], tone: _Tone) -> NDArray[np.float32]:
     reflectance = to_reflectance(dn[..., 2::-1])
     part = np.clip((reflectance - low) / (high - low), 0.0, 1.0)
     cloud_part = np.clip((reflectance - high) / np.maximum(CLOUD_WHITE - high, 0.05), 0.0, 1.0)
-    colour: NDArray[np.float32] = (0.72 * part**0.75 + 0.28 * cloud_part**0.7).astype(np.float32)
-    return colour
+    colour = 0.72 * part**0.75 + 0.28 * cloud_part**0.7
+    grey = colour.mean(axis=2, keepdims=True)
+    vivid: NDArray[np.float32] = np.clip(grey + SATURATION * (colour - grey), 0.0, 1.0).astype(np.float32)
+    return vivid
 
 
 def _panels(row: MosaicRow, step: int, tone: _Tone) -> list[NDArray[np.uint8]]:
     """Return the three pictures of a row, ``(height, width, 3)`` uint8."""
     thin = (slice(None, None, step), slice(None, None, step))
     colour = _true_colour(row.dn[thin], tone)
-    truth: NDArray[np.bool_] = row.truth[thin]
     mask: NDArray[np.bool_] = row.mask[thin]
     known: NDArray[np.bool_] = row.known[thin]
     ground = _ground_colours()[np.rint(colour.mean(axis=2) * (GROUND_LEVELS - 1)).astype(np.intp)]
-    true_panel = np.where(truth[..., None], np.array(_CLOUD), ground)
-    mask_panel = ground.copy()
-    mask_panel[mask & truth] = _CLOUD
-    mask_panel[~mask & truth] = _MISSED
-    mask_panel[mask & ~truth] = _FALSE
+    true_panel, mask_panel = ground.copy(), ground.copy()
+    mask_panel[mask] = _CLOUD
+    if row.truth is not None:
+        truth: NDArray[np.bool_] = row.truth[thin]
+        true_panel[truth] = _CLOUD
+        mask_panel[~mask & truth] = _MISSED
+        mask_panel[mask & ~truth] = _FALSE
     is_stripe: NDArray[np.bool_] = np.add.outer(np.arange(known.shape[0]), np.arange(known.shape[1])) % 12 < 3
     hatch = np.where(is_stripe[..., None], np.array(_UNKNOWN), np.array(_BACKGROUND))
     mask_panel[~known] = hatch[~known]
@@ -212,13 +246,15 @@ def _panels(row: MosaicRow, step: int, tone: _Tone) -> list[NDArray[np.uint8]]:
 
 def _caption(pen: "ImageDraw", row: MosaicRow, left_px: Sequence[int], y: int) -> None:
     """Write what stands over the three pictures of a row."""
-    agreement = compare(row.truth, row.mask, row.known)
+    truth = "not known" if row.truth is None else f"cloud {row.truth.mean():.1%}"
+    agreement = compare(row.mask if row.truth is None else row.truth, row.mask, row.known)
     found = "no mask came down"
     if agreement.known_fraction > 0:
-        found = f"cloud {agreement.found_fraction:.1%} · overlap (IoU) {agreement.overlap:.2f}"
+        found = f"cloud {agreement.found_fraction:.1%}"
+        found += "" if row.truth is None else f" · overlap (IoU) {agreement.overlap:.2f}"
     if 0 < agreement.known_fraction < 1:
         found += f" · {agreement.known_fraction:.0%} down"
-    for x, text in zip(left_px, (row.label, f"cloud {row.truth.mean():.1%}", found), strict=True):
+    for x, text in zip(left_px, (row.label, truth, found), strict=True):
         _write(pen, (x, y), text, 14)
 
 

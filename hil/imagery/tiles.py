@@ -1,12 +1,12 @@
 """Acquisitions of a scene on several overflights, cut into tiles, and put together again.
 
-A satellite passes the same ground again and again under another sky. Acquisition 0 is the clear scene as it is; later
-ones have generated clouds over it, with the truth known. A tile is the work of one job.
+A satellite passes the same ground again and again, under another sky each time: an acquisition is the scene with
+generated clouds of a given cover, whose truth is known. A tile is the work of one job.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from flightsw.errors import ConfigError
 from hil.imagery.clouds import BANDS, overlay
 from hil.imagery.scene import Scene, to_dn, to_reflectance
-
-COVERS: Final = (0.15, 0.4, 0.65, 0.9)
-"""Cloud covers of the acquisitions after the first. The mean over the Earth is about 0.67 (MODIS, King et al. 2013)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +37,39 @@ class Acquisition:
     """What one overflight saw.
 
     Attributes:
-        index: Its number; 0 is clear.
+        index: Its number, from 0.
         cover: Part of the scene that is cloud.
-        scene: The picture with its clouds, four bands.
+        dn: ``(height, width, 4)`` uint16, the picture with its clouds.
         truth: ``(height, width)``, true where there is cloud.
     """
 
     index: int
     cover: float
-    scene: Scene
+    dn: NDArray[np.uint16]
     truth: NDArray[np.bool_]
 
 
-def acquisitions(
-    scene: Scene, count: int, cover_per_acquisition: Sequence[float], random: Generator
-) -> list[Acquisition]:
-    """Return overflights of a scene.
+def acquisitions(scene: Scene, covers: Sequence[float], random: Generator) -> list[Acquisition]:
+    """Return overflights of a scene, one for each cloud cover.
 
-    The first ones do not depend on how many follow.
+    The first ones do not depend on how many follow. A cover of 0 gives the scene as it is.
 
     Args:
         scene: The clear ground.
-        count: How many overflights.
-        cover_per_acquisition: Cloud cover, 0 to 1, of the acquisitions 1, 2, ...; begun again when it is at its end.
+        covers: Cloud cover of each acquisition, 0 to 1.
         random: Where the clouds are drawn from.
 
     Raises:
-        ConfigError: There are no acquisitions, or no covers for them, or a cover is not 0 to 1.
+        ConfigError: There are no covers, or one is not 0 to 1.
     """
-    if count < 1:
-        raise ConfigError(f"acquisitions: {count}; expected at least 1")
-    if count > 1 and not cover_per_acquisition:
+    if not covers:
         raise ConfigError("acquisitions: no cloud covers; expected at least one")
     clear = scene.dn[..., : len(BANDS)]
     reflectance = to_reflectance(clear)
-    seen = [Acquisition(0, 0.0, Scene(clear, scene.name, scene.attribution), np.zeros(clear.shape[:2], np.bool_))]
-    for index in range(1, count):
-        cover = cover_per_acquisition[(index - 1) % len(cover_per_acquisition)]
+    seen = []
+    for index, cover in enumerate(covers):
         picture, truth = overlay(reflectance, cover, random)
-        seen.append(Acquisition(index, cover, Scene(to_dn(picture), scene.name, scene.attribution), truth))
+        seen.append(Acquisition(index, cover, to_dn(picture), truth))
     return seen
 
 
@@ -93,24 +84,14 @@ def grid(shape: Sequence[int], tile_px: int) -> tuple[int, int]:
     return shape[0] // tile_px, shape[1] // tile_px
 
 
-def whole_tiles(scene: Scene, tile_px: int) -> Scene:
-    """Return the north western part of a scene that its whole tiles cover.
+def cut(dn: NDArray[np.uint16], tile_px: int) -> list[Tile]:
+    """Cut a picture ``(height, width, >= 4)`` into tiles, row after row from the north west.
 
     Raises:
-        ConfigError: The scene is smaller than a tile.
+        ConfigError: The picture is smaller than a tile.
     """
-    rows, columns = grid(scene.dn.shape, tile_px)
-    return Scene(scene.dn[: rows * tile_px, : columns * tile_px], scene.name, scene.attribution)
-
-
-def cut(scene: Scene, tile_px: int) -> list[Tile]:
-    """Cut a scene into tiles, row after row from the north west.
-
-    Raises:
-        ConfigError: The scene is smaller than a tile.
-    """
-    rows, columns = grid(scene.dn.shape, tile_px)
-    bands = scene.dn[..., : len(BANDS)]
+    rows, columns = grid(dn.shape, tile_px)
+    bands = dn[..., : len(BANDS)]
     return [
         Tile(row, column, np.ascontiguousarray(_window(bands, row, column, tile_px)))
         for row in range(rows)
@@ -133,7 +114,7 @@ def cut_truth(truth: NDArray[np.bool_], tile_px: int) -> dict[tuple[int, int], N
 def join_masks(
     masks: Mapping[tuple[int, int], NDArray[np.bool_]], shape: tuple[int, int], tile_px: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Put the masks of tiles together.
+    """Put the masks of tiles together, over the part of the scene that whole tiles cover.
 
     Args:
         masks: Masks by row and column of their tile; missing ones are allowed.
@@ -141,13 +122,14 @@ def join_masks(
         tile_px: Side of a tile.
 
     Returns:
-        The mask ``(height, width)`` and where it is known.
+        The mask and where it is known, both ``(rows x tile_px, columns x tile_px)`` from the north west.
 
     Raises:
         ConfigError: A mask has another size or lies outside the scene.
     """
     rows, columns = grid(shape, tile_px)
-    mask, known = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    covered = (rows * tile_px, columns * tile_px)
+    mask, known = np.zeros(covered, np.bool_), np.zeros(covered, np.bool_)
     for (row, column), part in sorted(masks.items(), key=lambda item: item[0]):
         if part.shape != (tile_px, tile_px) or not (0 <= row < rows and 0 <= column < columns):
             raise ConfigError(

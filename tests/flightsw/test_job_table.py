@@ -50,7 +50,7 @@ def test_a_reset_returns_to_the_last_checkpoint_and_not_beyond(disk):
     job.step, job.working = 3, b"three"
     disk.power_cut()
     again = JobTable(disk, 4, 0).jobs[1]
-    assert (again.step, again.working, again.state) == (2, b"two", JobState.READY)
+    assert (again.step, again.working, again.state) == (2, b"two", JobState.WAITING_OBJECTS)
     assert again.resumed_count == 1
 
 

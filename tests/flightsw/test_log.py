@@ -14,7 +14,7 @@ RECORDS = st.lists(st.binary(max_size=700), max_size=12)
 
 
 def make_disk(seed: int = 1, capacity_bytes: int = 1 << 20) -> SimulatedDisk:
-    return SimulatedDisk(capacity_bytes, Streams(seed).get("disk"))
+    return SimulatedDisk(capacity_bytes, Streams(seed).random("disk"))
 
 
 class BrokenDisk(SimulatedDisk):
@@ -116,7 +116,7 @@ def test_a_rotten_record_ends_the_log_and_the_rest_is_counted() -> None:
 
 
 def test_a_record_behind_a_half_written_one_is_not_lost() -> None:
-    disk = BrokenDisk(1 << 20, Streams(1).get("disk"))
+    disk = BrokenDisk(1 << 20, Streams(1).random("disk"))
     log = RecordLog(disk, "log")
     log.append(b"before")
     disk.appends_to_tear = 1
@@ -129,7 +129,7 @@ def test_a_record_behind_a_half_written_one_is_not_lost() -> None:
 
 
 def test_after_a_failed_sync_nothing_counts_as_durable_until_it_is_written_anew() -> None:
-    disk = BrokenDisk(1 << 20, Streams(1).get("disk"))
+    disk = BrokenDisk(1 << 20, Streams(1).random("disk"))
     log = RecordLog(disk, "log")
     log.append(b"one")
     disk.syncs_to_fail = 1

@@ -17,11 +17,11 @@ QUOTA_BYTES = 1 << 20
 
 
 def make_disk(seed: int = 1, capacity_bytes: int = 1 << 22) -> SimulatedDisk:
-    return SimulatedDisk(capacity_bytes, Streams(seed).get("disk"))
+    return SimulatedDisk(capacity_bytes, Streams(seed).random("disk"))
 
 
 def some_bytes(size_bytes: int, seed: int = 0) -> bytes:
-    return Streams(seed).get("object").randbytes(size_bytes)
+    return Streams(seed).bytes("object", size_bytes)
 
 
 def pieces(data: bytes) -> list[bytes]:
@@ -224,7 +224,7 @@ def test_foreign_files_are_left_alone() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    size_bytes=st.integers(0, 4 * CHUNK_BYTES),
+    size_bytes=st.sampled_from([0, CHUNK_BYTES, 2 * CHUNK_BYTES + 1, 4 * CHUNK_BYTES]),
     steps=st.lists(st.tuples(st.sampled_from(["chunk", "claim", "cut"]), st.integers(0, 4)), max_size=20),
     seed=st.integers(0, 2**32),
 )

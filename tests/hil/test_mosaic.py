@@ -1,13 +1,15 @@
 """The mosaic shows truth and mask as they are, is small, and has the same bytes every time."""
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from flightsw.errors import ConfigError
-from hil.imagery.mosaic import ROWS_MAX, MosaicRow, compare, render
+from hil.imagery.mosaic import ROWS_MAX, MosaicRow, compare, render, save_mosaic
 
 SHAPE = (48, 64)
 WHITE, ORANGE, MAGENTA = (244, 246, 250), (240, 146, 32), (226, 52, 116)
@@ -87,8 +89,35 @@ def test_a_scene_all_under_cloud_is_drawn() -> None:
     assert decoded(render([MosaicRow("a", one.dn, everything, everything, everything)], "t")).size
 
 
+def test_where_the_truth_is_not_known_nothing_is_called_wrong() -> None:
+    picture = decoded(render([replace(row(), truth=None)], "t"))
+    assert count(picture, ORANGE) < 200  # the legend
+    assert count(picture, MAGENTA) < 200
+    assert 24 * 63 <= count(picture, WHITE) < 24 * 63 + 300
+
+
+def test_a_scene_is_drawn_as_far_as_its_mask_goes() -> None:
+    one = row()
+    small = replace(one, mask=one.mask[:40, :60], known=one.known[:40, :60])
+    cut = replace(small, dn=one.dn[:40, :60], truth=one.truth[:40, :60])
+    assert render([small], "t") == render([cut], "t")
+
+
+def test_a_scene_smaller_than_its_mask_is_refused() -> None:
+    one = row()
+    with pytest.raises(ConfigError, match=r"scene of \(40, 64\); expected at least \(48, 64\)"):
+        render([replace(one, dn=one.dn[:40])], "t")
+
+
+def test_a_mosaic_is_saved(tmp_path: Path) -> None:
+    save_mosaic(tmp_path / "m.png", [row()])
+    assert (tmp_path / "m.png").read_bytes() == render([row()])
+    with pytest.raises(ConfigError, match="cannot be written"):
+        save_mosaic(tmp_path / "gone" / "m.png", [row()])
+
+
 def test_rows_of_different_sizes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="acquisition 1: scene"):
+    with pytest.raises(ConfigError, match=r"acquisition 1: mask of \(32, 32\)"):
         render([row(), row(shape=(32, 32))], "t")
 
 

@@ -1,0 +1,122 @@
+"""The asyncio shell around a bundle agent: one wire, one clock, one timer. Node and ground use the same.
+
+All that happens is a call from the wire, a call from a service or the timer; each lets the agent do what is due, hands
+its frames to the wire and its deliveries to the service at once. No task runs: a message costs no more callbacks than
+its own arrival and at most one timer.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from flightsw.errors import LinkError
+from flightsw.net.agent import BundleAgent, BundleId, Delivery
+from flightsw.net.agent_values import PRIORITY_DEFAULT
+from flightsw.ports import Clock, Link
+
+
+class Endpoint:
+    """A bundle agent on a lab wire.
+
+    Args:
+        clock: monotonic and mission time.
+        link: the wire; the endpoint becomes its receiver, and closes it.
+        agent: the agent; nobody else may call it.
+        on_delivery: called with each bundle for a service of this node; it may call `send`.
+    """
+
+    def __init__(self, clock: Clock, link: Link, agent: BundleAgent, on_delivery: Callable[[Delivery], None]) -> None:
+        self.agent = agent
+        self.frames_lost_count = 0
+        """Frames that the wire did not take; for the protocol they are lost like any other."""
+        self._clock = clock
+        self._link = link
+        self._on_delivery = on_delivery
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._is_serving = False
+        self._is_closed = False
+        link.set_receiver(self._on_frame)
+
+    def send(
+        self,
+        destination_node: int,
+        service: int,
+        payload: bytes,
+        *,
+        lifetime_ms: int,
+        priority: int = PRIORITY_DEFAULT,
+        reliable: bool = True,
+        source_service: int = 0,
+    ) -> BundleId:
+        """Send a payload to a service of a node; what the transmitters take now is on the wire when this returns.
+
+        Needs a running event loop. Arguments as of `BundleAgent.send`.
+
+        Raises:
+            ConfigError: the payload is too long, or the priority is out of range.
+        """
+        bundle_id = self.agent.send(
+            destination_node,
+            service,
+            payload,
+            now_ns=self._clock.monotonic_ns(),
+            utc_ns=self._clock.utc_ns(),
+            lifetime_ms=lifetime_ms,
+            priority=priority,
+            reliable=reliable,
+            source_service=source_service,
+        )
+        self.flush()
+        return bundle_id
+
+    def flush(self) -> None:
+        """Do what is due now. Call it once to start: contacts that are open then begin. Needs a running event loop."""
+        if self._is_serving or self._is_closed:
+            # Called from a delivery, or by a wire that answers within `send`: the loop below goes round once more.
+            return
+        self._is_serving = True
+        try:
+            while True:
+                frames = self.agent.pump(self._clock.monotonic_ns())
+                for interface, frame in frames:
+                    try:
+                        self._link.send(interface, frame)
+                    except LinkError:
+                        self.frames_lost_count += 1
+                deliveries = self.agent.take_deliveries()
+                for delivery in deliveries:
+                    self._on_delivery(delivery)
+                if not frames and not deliveries:
+                    break
+        finally:
+            self._is_serving = False
+            self._arm()
+
+    async def close(self) -> None:
+        """Stop the timer and close the wire. What waits is lost, as at a power cut."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        await self._link.close()
+
+    def _on_frame(self, interface: int, frame: bytes) -> None:
+        if not self._is_closed:
+            self.agent.receive_frame(interface, frame, self._clock.monotonic_ns())
+            self.flush()
+
+    def _arm(self) -> None:
+        """See to it that the timer fires by the agent's next deadline; a timer that is too early may stay."""
+        deadline_ns = self.agent.next_deadline_ns()
+        if deadline_ns is None or self._is_closed or (self._timer is not None and self._timer_ns <= deadline_ns):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        # Whole microseconds, rounded up: a timer that fires a little early would have to be set again.
+        delay_us = max(0, -((self._clock.monotonic_ns() - deadline_ns) // 1000))
+        self._timer = asyncio.get_running_loop().call_later(delay_us / 1e6, self._on_timer)
+        self._timer_ns = deadline_ns
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.flush()

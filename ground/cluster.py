@@ -1,0 +1,585 @@
+"""The cluster: turns promises into placements, and what comes back into results. Sans-IO; `ground.segment` is its shell.
+
+Every accepted job ends exactly once. The ledger is written before anything leaves; an attempt's number fences out older ones;
+a report is acknowledged only when its result is here, verified and on record. What is lost on the way is asked for again: the
+objects by their transfers, a command by repetition under the same number, a report by the node, an attempt that is overdue by
+another one elsewhere.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from flightsw.config import SunInterval
+from flightsw.errors import StorageError
+from flightsw.net.contacts import ContactPlan
+from flightsw.net.routing import arrivals
+from flightsw.objects.store import ObjectStore
+from flightsw.objects.transfers import ObjectArrived, ObjectDelivered, TransferFailed, Transfers
+from flightsw.wire.messages import (
+    SERVICE_COMMAND,
+    SERVICE_JOB,
+    Argument,
+    Beacon,
+    Command,
+    CommandCode,
+    Event,
+    JobReport,
+    JobReportAck,
+    JobSpec,
+    JobState,
+    Stage,
+    Verification,
+    encode_message,
+)
+from ground.archive import Archive
+from ground.ledger import Claim, JobRequest, JobRow, Ledger, State
+from ground.membership import DictionaryMismatch, Membership, NodeReset
+from ground.scheduler import NodeView, OpenJob, schedule
+
+NS_PER_S: Final = 1_000_000_000
+ROUTE_STALE_NS: Final = 60 * NS_PER_S
+"""How old a table of routes may be when silence is judged [ns]."""
+
+Verify = Callable[[JobReport, bytes, bytes | None], str | None]
+"""(report, result, product that came down) -> why it cannot be, or None."""
+OnComplete = Callable[[int, JobReport, bytes], None]
+"""(job, report, result), once the job is on record as completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNode:
+    """What the ground knows of a node before it speaks."""
+
+    node: int
+    name: str
+    mpix_per_s: float
+    compute_w: float
+    idle_w: float
+    """Load when no job runs: board and bus [W]."""
+    array_w: float
+    battery_j: float
+    reserve: float
+    sun: tuple[SunInterval, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Patience and limits of the ground."""
+
+    node: int = 1
+    command_lifetime_s: int = 3600
+    command_repeat_s: float = 120.0
+    """A command without an answer is sent again after this [s]: longer than a round trip across the fleet in contact."""
+    attempts_max: int = 5
+    """Attempts before a job is given up."""
+    overdue_factor: float = 0.5
+    overdue_s: float = 900.0
+    """An attempt is overdue this long after its predicted end, plus the factor of its predicted length: predictions know
+    neither heat nor outages."""
+    fetch_after_s: float = 90.0
+    """A result that is announced and not here is asked for after this [s]."""
+    expected_charge: float = 0.8
+    """Charge share assumed of a node that has not been heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send."""
+
+    destination: int
+    service: int
+    payload: bytes
+    lifetime_ms: int
+    priority: int
+    reliable: bool = True
+
+
+@dataclass(slots=True)
+class ClusterCounts:
+    """What happened since the start of this ground segment."""
+
+    placements: int = 0
+    retries: int = 0
+    late_reports: int = 0
+    commands_repeated: int = 0
+    results_refused: int = 0
+    results_fetched: int = 0
+    objects_delivered: int = 0
+    uplinked_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Open:
+    """An open job and what is under way for it."""
+
+    row: JobRow
+    avoid: set[int] = field(default_factory=set)
+    report: JobReport | None = None
+    """A completed report whose objects are not all here."""
+    report_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A command whose chain has not ended."""
+
+    node: int
+    opcode: str
+    payload: bytes
+    expires_ns: int
+    sent_ns: int
+    job_id: int | None
+
+
+class Cluster:
+    """The orchestrator.
+
+    Args:
+        config: patience and limits.
+        ledger, archive, membership, store, transfers: the ground's.
+        plan: predicted contacts.
+        fleet: the nodes.
+        verify: judges a result beyond its digest.
+        on_complete: told of each completed job.
+    """
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        *,
+        ledger: Ledger,
+        archive: Archive,
+        membership: Membership,
+        store: ObjectStore,
+        transfers: Transfers,
+        plan: ContactPlan,
+        fleet: Sequence[FleetNode],
+        verify: Verify,
+        on_complete: OnComplete,
+    ) -> None:
+        self.counts = ClusterCounts()
+        self._config = config
+        self._ledger = ledger
+        self._archive = archive
+        self._membership = membership
+        self._store = store
+        self._transfers = transfers
+        self._plan = plan
+        self._fleet = {node.node: node for node in fleet}
+        self._verify = verify
+        self._on_complete = on_complete
+        self._out: list[Outgoing] = []
+        self._notes: list[tuple[str, dict[str, Any]]] = []
+        self._stages: list[Verification] = []
+        self._held: dict[int, set[bytes]] = {node.node: set() for node in fleet}
+        self._routes_ns: int | None = None
+        self._routed: frozenset[int] = frozenset()
+        self._command_id = ledger.next_command_id()
+        self._open = {row.job_id: _Open(row) for row in ledger.open_jobs()}
+        self._commands: dict[int, _Sent] = {}
+        by_command = {job.row.command_id: job.row.job_id for job in self._open.values() if job.row.command_id}
+        for row in ledger.open_commands():
+            self._commands[row.command_id] = _Sent(
+                row.node, row.opcode, row.payload, row.expires_ns, 0, by_command.get(row.command_id)
+            )
+
+    def resume(self, now_ns: int) -> None:
+        """After a restart on the same ledger: send again what may not have left."""
+        for job in self._open.values():
+            if job.row.state is State.PLACED and job.row.node is not None:
+                self._push_objects(job.row, job.row.node, now_ns)
+
+    # -- users
+
+    def submit(self, request: JobRequest, now_ns: int) -> int:
+        """Accept a job: it is on record when this returns. Its objects must be in the store.
+
+        Raises:
+            StorageError: an object is not in the store.
+        """
+        for digest in (request.model, request.data):
+            if not self._store.has(digest):
+                raise StorageError(f"object {digest.hex()[:16]} of the job is not in the store; put it there first")
+        with self._ledger.transaction():
+            job_id = self._ledger.accept(request, now_ns)
+        deadline_ns = now_ns + request.deadline_s * NS_PER_S
+        for digest in (request.model, request.data):
+            self._store.pin(digest)
+        self._open[job_id] = _Open(JobRow(job_id, request, now_ns, deadline_ns, State.ACCEPTED, 0, None, 0, 0))
+        self._note("job.accepted", job=job_id)
+        return job_id
+
+    def command(self, node: int, opcode: str, arguments: tuple[object, ...], now_ns: int) -> int:
+        """Send a command; returns its number."""
+        with self._ledger.transaction():
+            return self._command(node, opcode, arguments, now_ns, None)
+
+    # -- the fleet
+
+    def on_beacon(self, beacon: Beacon, payload: bytes, now_ns: int) -> None:
+        """Take a beacon."""
+        self._archive.add_beacon(beacon.node, now_ns, payload)
+        for event in self._membership.on_beacon(beacon, now_ns):
+            name = self._name(beacon.node)
+            if isinstance(event, NodeReset):
+                self._note("node.reset", node=name, boot=event.boot_count)
+            elif isinstance(event, DictionaryMismatch):
+                self._note("node.refused", node=name, dictionary=event.digest)
+
+    def on_event(self, event: Event, now_ns: int) -> None:
+        """Take an event of a node."""
+        self._archive.add_event(event, now_ns)
+
+    def on_verification(self, verification: Verification, now_ns: int) -> None:
+        """Take one stage of a command's chain; put on record with the next round."""
+        self._archive.add_verification(verification, now_ns)
+        sent = self._commands.get(verification.command_id)
+        if sent is None or sent.node != verification.node:
+            return
+        self._stages.append(verification)
+        if verification.stage not in (Stage.COMPLETED, Stage.FAILED):
+            return
+        del self._commands[verification.command_id]
+        self._note(
+            "command.ended",
+            node=self._name(sent.node),
+            command=verification.command_id,
+            stage=verification.stage.name,
+            code=verification.code.name,
+        )
+        job = self._open.get(sent.job_id) if sent.job_id is not None else None
+        if verification.stage is Stage.FAILED and job is not None and job.row.command_id == verification.command_id:
+            with self._ledger.transaction():
+                self._retry(job, now_ns, f"refused by the node: {verification.code.name} {verification.detail}")
+
+    def on_report(self, report: JobReport, now_ns: int) -> None:
+        """Take the end of an attempt."""
+        job = self._open.get(report.job_id)
+        claim = self._ledger.claim(report.job_id, report.attempt, report.node)
+        if claim is not Claim.NEWEST or job is None:
+            self.counts.late_reports += 1
+            self._note("job.late_report", job=report.job_id, attempt=report.attempt, claim=claim.value)
+            self._acknowledge(report)
+            return
+        if report.state is not JobState.COMPLETED:
+            with self._ledger.transaction():
+                self._retry(job, now_ns, f"{report.state.name} on board: {report.detail}")
+            self._acknowledge(report)
+            return
+        if job.report is None:
+            job.report_ns = now_ns
+        job.report = report
+        self._finish_if_here(job, now_ns)
+
+    def on_transfers(self, now_ns: int) -> None:
+        """Take what the transfers have to say."""
+        for event in self._transfers.take_events():
+            match event:
+                case ObjectArrived():
+                    for job in [job for job in self._open.values() if job.report is not None]:
+                        if job.report is not None and event.digest in (job.report.result, job.report.product):
+                            self._finish_if_here(job, now_ns)
+                case ObjectDelivered():
+                    size_bytes = self._store.size_bytes(event.digest) if self._store.has(event.digest) else 0
+                    self.counts.objects_delivered += 1
+                    self.counts.uplinked_bytes += size_bytes
+                    self._note(
+                        "object.delivered",
+                        object=event.digest,
+                        node=self._name(event.destination),
+                        size_bytes=size_bytes,
+                    )
+                case TransferFailed():
+                    self._on_failed_transfer(event, now_ns)
+
+    # -- rounds
+
+    def round(self, now_ns: int) -> None:
+        """One scheduling round: deadlines, overdue attempts, repeated commands, new placements; then the ledger commits."""
+        self._membership.judge(now_ns, self._has_route_from)
+        if not (self._open or self._commands or self._stages):
+            return
+        with self._ledger.transaction():
+            for verification in self._stages:
+                v = verification
+                self._ledger.stage_command(v.command_id, v.stage, v.code, v.detail, now_ns)
+            self._stages.clear()
+            for job in list(self._open.values()):
+                self._judge(job, now_ns)
+            self._repeat_commands(now_ns)
+            self._place_waiting(now_ns)
+
+    def take_outgoing(self) -> list[Outgoing]:
+        """Messages to send now; everything they promise is on record."""
+        out, self._out = self._out, []
+        return out
+
+    def take_notes(self) -> list[tuple[str, dict[str, Any]]]:
+        """What happened, as (kind, fields), in order."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits to be sent or told."""
+        return bool(self._out or self._notes)
+
+    @property
+    def open_count(self) -> int:
+        """Jobs that have not ended."""
+        return len(self._open)
+
+    # -- inside; the caller holds a transaction where the ledger changes
+
+    def _judge(self, job: _Open, now_ns: int) -> None:
+        row = job.row
+        if now_ns >= row.deadline_ns:
+            self._fail(job, now_ns, "deadline passed")
+        elif row.state is State.PLACED and job.report is None and now_ns >= row.due_ns:
+            self._retry(job, now_ns, "overdue")
+        elif job.report is not None and now_ns - job.report_ns >= self._config.fetch_after_s * NS_PER_S:
+            job.report_ns = now_ns
+            for digest, size_bytes in _announced(job.report):
+                if not self._store.has(digest) and not self._transfers.is_fetching(digest):
+                    self.counts.results_fetched += 1
+                    self._transfers.fetch(digest, size_bytes, job.report.node, now_ns)
+
+    def _retry(self, job: _Open, now_ns: int, reason: str) -> None:
+        """End the newest attempt; the next round places another, or the job fails."""
+        row = job.row
+        if row.node is not None:
+            job.avoid.add(row.node)
+            self._command(row.node, "JOBS.CANCEL", (row.job_id, row.attempt), now_ns, None)
+            self._transfers.cancel(row.request.data, row.node)
+            self._held[row.node].discard(row.request.data)
+        if row.attempt >= self._config.attempts_max:
+            self._fail(job, now_ns, f"{row.attempt} attempts, the last: {reason}")
+            return
+        self._ledger.end_attempt(row.job_id, now_ns, reason)
+        job.report = None
+        job.row = _changed(row, state=State.ACCEPTED, node=None, due_ns=0, command_id=0)
+        self.counts.retries += 1
+        self._note("job.retried", job=row.job_id, attempt=row.attempt, reason=reason)
+
+    def _fail(self, job: _Open, now_ns: int, reason: str) -> None:
+        row = job.row
+        if self._ledger.fail(row.job_id, now_ns, reason):
+            self._note("job.failed", job=row.job_id, reason=reason)
+        if row.node is not None and row.state is State.PLACED:
+            self._command(row.node, "JOBS.CANCEL", (row.job_id, row.attempt), now_ns, None)
+            self._transfers.cancel(row.request.data, row.node)
+        self._forget(job)
+
+    def _finish_if_here(self, job: _Open, now_ns: int) -> None:
+        """Complete a job whose report and objects are all here."""
+        report = job.report
+        assert report is not None, "only a reported job can finish"
+        if not all(self._store.has(digest) for digest, _ in _announced(report)):
+            return
+        try:
+            result = self._store.get(report.result)
+            product = self._store.get(report.product) if report.product else None
+        except StorageError:
+            return  # it rotted here; the next round fetches it again
+        request = job.row.request
+        objection = None
+        if report.model != request.model or report.data != request.data:
+            objection = "computed with another model or input"
+        objection = objection or self._verify(report, result, product)
+        if objection is not None:
+            self.counts.results_refused += 1
+            with self._ledger.transaction():
+                self._retry(job, now_ns, f"result refused: {objection}")
+            self._acknowledge(report)
+            return
+        with self._ledger.transaction():
+            claim = self._ledger.complete(report, now_ns)
+        self._acknowledge(report)
+        if claim is Claim.NEWEST:
+            self._note("job.completed", job=report.job_id, attempt=report.attempt, node=self._name(report.node))
+            self._forget(job)
+            self._on_complete(report.job_id, report, result)
+
+    def _forget(self, job: _Open) -> None:
+        """The job has ended: nothing of it needs to stay at hand."""
+        del self._open[job.row.job_id]
+        for digest in (job.row.request.model, job.row.request.data):
+            self._store.unpin(digest)
+        held = self._held.get(job.row.node) if job.row.node is not None else None
+        if held is not None:
+            held.discard(job.row.request.data)
+
+    def _place_waiting(self, now_ns: int) -> None:
+        waiting = [job for job in self._open.values() if job.row.state is State.ACCEPTED]
+        if not waiting:
+            return
+        views = [self._view(node, now_ns) for node in self._fleet.values() if self._membership.is_usable(node.node)]
+        jobs = [_to_plan(job) for job in waiting]
+        for placement in schedule(views, jobs, self._plan, self._config.node, now_ns):
+            self._place(self._open[placement.job_id], placement.node, placement.end_ns, now_ns)
+
+    def _place(self, job: _Open, node: int, end_ns: int, now_ns: int) -> None:
+        row, config = job.row, self._config
+        patience_ns = round(config.overdue_s * NS_PER_S + config.overdue_factor * (end_ns - now_ns))
+        due_ns = min(end_ns + patience_ns, row.deadline_ns)
+        attempt = row.attempt + 1
+        spec = JobSpec(
+            job_id=row.job_id,
+            attempt=attempt,
+            kind=row.request.kind,
+            model=row.request.model,
+            model_bytes=row.request.model_bytes,
+            data=row.request.data,
+            data_bytes=row.request.data_bytes,
+            steps_count=row.request.steps_count,
+            step_mpix=row.request.step_mpix,
+            priority=row.request.priority,
+            deadline_s=max(1, (row.deadline_ns - now_ns) // NS_PER_S),
+            checkpoint_steps=row.request.checkpoint_steps,
+            product_measure_max=row.request.product_measure_max,
+        )
+        arguments = (msgspec.to_builtins(spec, builtin_types=(bytes,)),)
+        command_id = self._command(node, "JOBS.SUBMIT", arguments, now_ns, row.job_id)
+        recorded = self._ledger.place(row.job_id, node, now_ns, due_ns, command_id)
+        assert recorded == attempt, "the ledger and the cluster count attempts alike"
+        job.row = _changed(row, state=State.PLACED, attempt=attempt, node=node, due_ns=due_ns, command_id=command_id)
+        self.counts.placements += 1
+        self._push_objects(job.row, node, now_ns)
+        self._note("job.placed", job=row.job_id, attempt=attempt, node=self._name(node), end_ns=end_ns)
+
+    def _push_objects(self, row: JobRow, node: int, now_ns: int) -> None:
+        for digest in (row.request.model, row.request.data):
+            if digest not in self._held[node]:
+                self._held[node].add(digest)
+                self._transfers.push(digest, node, now_ns, priority=row.request.priority)
+
+    def _command(self, node: int, opcode: str, arguments: tuple[object, ...], now_ns: int, job_id: int | None) -> int:
+        command_id = self._command_id
+        self._command_id += 1
+        lifetime_ms = self._config.command_lifetime_s * 1000
+        payload = encode_message(Command(command_id, opcode, lifetime_ms, arguments))
+        expires_ns = now_ns + self._config.command_lifetime_s * NS_PER_S
+        self._ledger.add_command(command_id, node, opcode, payload, expires_ns, now_ns)
+        self._commands[command_id] = _Sent(node, opcode, payload, expires_ns, now_ns, job_id)
+        self._send_command(self._commands[command_id], now_ns)
+        self._note("command.sent", node=self._name(node), command=command_id, opcode=opcode)
+        return command_id
+
+    def _send_command(self, sent: _Sent, now_ns: int) -> None:
+        sent.sent_ns = now_ns
+        left_ms = (sent.expires_ns - now_ns) // 1_000_000
+        self._out.append(Outgoing(sent.node, SERVICE_COMMAND, sent.payload, left_ms, priority=2))
+
+    def _repeat_commands(self, now_ns: int) -> None:
+        for command_id, sent in list(self._commands.items()):
+            if now_ns >= sent.expires_ns:
+                del self._commands[command_id]
+                self._ledger.stage_command(command_id, Stage.FAILED, CommandCode.EXPIRED, "no answer", now_ns)
+                job = self._open.get(sent.job_id) if sent.job_id is not None else None
+                if job is not None and job.row.command_id == command_id and job.report is None:
+                    self._retry(job, now_ns, "the command was never answered")
+            elif now_ns - sent.sent_ns >= self._config.command_repeat_s * NS_PER_S:
+                self.counts.commands_repeated += 1
+                self._send_command(sent, now_ns)
+
+    def _on_failed_transfer(self, event: TransferFailed, now_ns: int) -> None:
+        self._held.get(event.peer, set()).discard(event.digest)
+        for job in list(self._open.values()):
+            row = job.row
+            if row.node == event.peer and event.digest in (row.request.model, row.request.data) and job.report is None:
+                with self._ledger.transaction():
+                    self._retry(job, now_ns, f"object refused: {event.reason}")
+
+    def _acknowledge(self, report: JobReport) -> None:
+        payload = encode_message(JobReportAck(report.job_id, report.attempt))
+        lifetime_ms = self._config.command_lifetime_s * 1000
+        self._out.append(Outgoing(report.node, SERVICE_JOB, payload, lifetime_ms, priority=2))
+
+    def _view(self, node: FleetNode, now_ns: int) -> NodeView:
+        beacon = self._membership.members[node.node].beacon
+        share = self._config.expected_charge if beacon is None else beacon.charge_permille / 1000
+        mine = [job.row for job in self._open.values() if job.row.node == node.node and job.report is None]
+        work_s = sum(row.request.steps_count * row.request.step_mpix for row in mine) / node.mpix_per_s
+        return NodeView(
+            node=node.node,
+            mpix_per_s=node.mpix_per_s,
+            compute_w=node.compute_w,
+            idle_w=node.idle_w,
+            array_w=node.array_w,
+            battery_j=node.battery_j,
+            charge_j=share * node.battery_j,
+            reserve=node.reserve,
+            sun=node.sun,
+            held=set(self._held[node.node]),
+            free_ns=now_ns + round(work_s * NS_PER_S),
+            outstanding_count=len(mine),
+        )
+
+    def _has_route_from(self, node: int) -> bool:
+        """Whether the plan has a way to the node at about this time; links are symmetrical, so also from it."""
+        return node in self._routed
+
+    def refresh_routes(self, now_ns: int) -> None:
+        """Look at the plan again when the last look is old."""
+        if self._routes_ns is None or now_ns - self._routes_ns >= ROUTE_STALE_NS:
+            self._routes_ns = now_ns
+            routes = arrivals(self._plan, self._config.node, now_ns)
+            self._routed = frozenset(
+                node for node, route in routes.items() if route.arrival_ns - now_ns < ROUTE_STALE_NS
+            )
+
+    def _name(self, node: int) -> str:
+        known = self._fleet.get(node)
+        return str(node) if known is None else known.name
+
+    def _note(self, kind: str, **fields: Argument) -> None:
+        self._notes.append((kind, fields))
+
+
+def _announced(report: JobReport) -> list[tuple[bytes, int]]:
+    """Objects that a completed report says will come down."""
+    objects = [(report.result, report.result_bytes)]
+    if report.product:
+        objects.append((report.product, report.product_bytes))
+    return objects
+
+
+def _to_plan(job: _Open) -> OpenJob:
+    request = job.row.request
+    return OpenJob(
+        job_id=job.row.job_id,
+        priority=request.priority,
+        deadline_ns=job.row.deadline_ns,
+        model=request.model,
+        model_bytes=request.model_bytes,
+        data=request.data,
+        data_bytes=request.data_bytes,
+        work_mpix=request.steps_count * request.step_mpix,
+        result_bytes=request.data_bytes,
+        avoid=frozenset(job.avoid),
+    )
+
+
+def _changed(
+    row: JobRow,
+    *,
+    state: State,
+    node: int | None,
+    due_ns: int,
+    command_id: int,
+    attempt: int | None = None,
+) -> JobRow:
+    return JobRow(
+        row.job_id,
+        row.request,
+        row.submitted_ns,
+        row.deadline_ns,
+        state,
+        row.attempt if attempt is None else attempt,
+        node,
+        due_ns,
+        command_id,
+    )

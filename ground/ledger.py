@@ -1,0 +1,298 @@
+"""The ledger: what the ground has promised, written before it acts. SQLite, WAL, `synchronous=FULL`.
+
+NORMAL would lose acknowledged commits at a power cut (measured: 56 % of cut images). A scheduling round is one transaction;
+the caller acts after it. Attempts carry a fencing token, the attempt number: only the newest attempt of an open job can
+complete it, once; what comes late or twice changes nothing and is counted by the caller.
+
+| job state | means | may become |
+|---|---|---|
+| ACCEPTED | promised, not placed | PLACED, FAILED |
+| PLACED | its newest attempt is on its way or running | PLACED (next attempt), ACCEPTED, COMPLETED, FAILED |
+| COMPLETED | result on record | – |
+| FAILED | given up, with a reason | – |
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from flightsw.errors import ConfigError
+from flightsw.wire import cbor
+from flightsw.wire.messages import CommandCode, JobReport, Stage
+
+SCHEMA_VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE jobs (
+  job_id INTEGER PRIMARY KEY, request BLOB NOT NULL, submitted_ns INTEGER NOT NULL, deadline_ns INTEGER NOT NULL,
+  state TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, node INTEGER, ended_ns INTEGER, result BLOB, product BLOB,
+  detail TEXT NOT NULL DEFAULT '', report BLOB
+) STRICT;
+CREATE INDEX jobs_open ON jobs (state) WHERE state IN ('ACCEPTED', 'PLACED');
+CREATE TABLE attempts (
+  job_id INTEGER NOT NULL, attempt INTEGER NOT NULL, node INTEGER NOT NULL, placed_ns INTEGER NOT NULL,
+  due_ns INTEGER NOT NULL, command_id INTEGER NOT NULL, ended_ns INTEGER, detail TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (job_id, attempt)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE commands (
+  command_id INTEGER PRIMARY KEY, node INTEGER NOT NULL, opcode TEXT NOT NULL, payload BLOB NOT NULL,
+  expires_ns INTEGER NOT NULL, stage INTEGER NOT NULL, code INTEGER NOT NULL DEFAULT 0, changed_ns INTEGER NOT NULL,
+  detail TEXT NOT NULL DEFAULT ''
+) STRICT;
+"""
+
+
+@unique
+class State(StrEnum):
+    """States of a job on the ground."""
+
+    ACCEPTED = "ACCEPTED"
+    PLACED = "PLACED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+@unique
+class Claim(StrEnum):
+    """What becomes of a report."""
+
+    NEWEST = "newest"
+    """It is of the newest attempt of an open job."""
+    STALE = "stale"
+    """A newer attempt fences it out."""
+    LATE = "late"
+    """The job has ended."""
+    UNKNOWN = "unknown"
+    """No such job or attempt."""
+
+
+class JobRequest(msgspec.Struct, frozen=True, array_like=True):
+    """What somebody asks the cluster to do."""
+
+    kind: str
+    model: bytes
+    model_bytes: int
+    data: bytes
+    data_bytes: int
+    steps_count: int
+    step_mpix: float
+    priority: int
+    deadline_s: int
+    checkpoint_steps: int
+    product_measure_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job that has not ended."""
+
+    job_id: int
+    request: JobRequest
+    submitted_ns: int
+    deadline_ns: int
+    state: State
+    attempt: int
+    node: int | None
+    due_ns: int
+    """When the newest attempt should be back; 0 without one."""
+    command_id: int
+    """Of the newest attempt's JOBS.SUBMIT; 0 without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRow:
+    """A command whose end is not known."""
+
+    command_id: int
+    node: int
+    opcode: str
+    payload: bytes
+    expires_ns: int
+    stage: Stage
+    changed_ns: int
+
+
+class Ledger:
+    """Jobs, attempts and commands on record.
+
+    Args:
+        path: the file, or None for memory.
+
+    Raises:
+        ConfigError: the file is no ledger, or of another version.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._db = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"{path}: no ledger: {error}") from None
+        if version == 0:
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise ConfigError(f"{path}: ledger version {version}, expected {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, durable at the end. Act only after it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # -- jobs
+
+    def accept(self, request: JobRequest, now_ns: int) -> int:
+        """Promise a job; returns its number."""
+        deadline_ns = now_ns + request.deadline_s * 1_000_000_000
+        cursor = self._db.execute(
+            "INSERT INTO jobs (request, submitted_ns, deadline_ns, state) VALUES (?, ?, ?, ?)",
+            (_pack(request), now_ns, deadline_ns, State.ACCEPTED),
+        )
+        assert cursor.lastrowid is not None, "an insert has a row"
+        return cursor.lastrowid
+
+    def place(self, job_id: int, node: int, now_ns: int, due_ns: int, command_id: int) -> int:
+        """Record a new attempt; returns its number, higher than any before."""
+        (attempt,) = self._db.execute(
+            "UPDATE jobs SET state = ?, attempt = attempt + 1, node = ? WHERE job_id = ? AND state IN (?, ?) "
+            "RETURNING attempt",
+            (State.PLACED, node, job_id, State.ACCEPTED, State.PLACED),
+        ).fetchone()
+        self._db.execute(
+            "INSERT INTO attempts (job_id, attempt, node, placed_ns, due_ns, command_id) VALUES (?, ?, ?, ?, ?, ?)",
+            (job_id, attempt, node, now_ns, due_ns, command_id),
+        )
+        return int(attempt)
+
+    def end_attempt(self, job_id: int, now_ns: int, detail: str) -> None:
+        """Give up the newest attempt; the job waits for another."""
+        self._db.execute(
+            "UPDATE attempts SET ended_ns = ?, detail = ? WHERE job_id = ? AND ended_ns IS NULL",
+            (now_ns, detail, job_id),
+        )
+        self._db.execute(
+            "UPDATE jobs SET state = ?, node = NULL WHERE job_id = ? AND state = ?",
+            (State.ACCEPTED, job_id, State.PLACED),
+        )
+
+    def claim(self, job_id: int, attempt: int, node: int) -> Claim:
+        """Whether a report may speak for its job."""
+        row = self._db.execute(
+            "SELECT j.state, j.attempt, a.node FROM jobs j LEFT JOIN attempts a ON a.job_id = j.job_id AND a.attempt = ? "
+            "WHERE j.job_id = ?",
+            (attempt, job_id),
+        ).fetchone()
+        if row is None or row[2] != node:
+            return Claim.UNKNOWN
+        if row[0] in (State.COMPLETED, State.FAILED):
+            return Claim.LATE
+        return Claim.NEWEST if row[1] == attempt and row[0] == State.PLACED else Claim.STALE
+
+    def complete(self, report: JobReport, now_ns: int) -> Claim:
+        """Put a result on record if the report may speak for its job; otherwise nothing changes."""
+        claim = self.claim(report.job_id, report.attempt, report.node)
+        if claim is Claim.NEWEST:
+            self._db.execute(
+                "UPDATE jobs SET state = ?, ended_ns = ?, result = ?, product = ?, report = ? WHERE job_id = ?",
+                (State.COMPLETED, now_ns, report.result, report.product, _pack(report), report.job_id),
+            )
+            self._db.execute(
+                "UPDATE attempts SET ended_ns = ? WHERE job_id = ? AND attempt = ?",
+                (now_ns, report.job_id, report.attempt),
+            )
+        return claim
+
+    def fail(self, job_id: int, now_ns: int, detail: str) -> bool:
+        """End a job without a result; False when it has ended already."""
+        cursor = self._db.execute(
+            "UPDATE jobs SET state = ?, ended_ns = ?, detail = ? WHERE job_id = ? AND state IN (?, ?)",
+            (State.FAILED, now_ns, detail, job_id, State.ACCEPTED, State.PLACED),
+        )
+        self._db.execute(
+            "UPDATE attempts SET ended_ns = ?, detail = ? WHERE job_id = ? AND ended_ns IS NULL",
+            (now_ns, detail, job_id),
+        )
+        return cursor.rowcount == 1
+
+    def open_jobs(self) -> list[JobRow]:
+        """Jobs that have not ended, by number."""
+        rows = self._db.execute(
+            "SELECT j.job_id, j.request, j.submitted_ns, j.deadline_ns, j.state, j.attempt, j.node, a.due_ns, a.command_id "
+            "FROM jobs j LEFT JOIN attempts a ON a.job_id = j.job_id AND a.attempt = j.attempt AND a.ended_ns IS NULL "
+            "WHERE j.state IN (?, ?) ORDER BY j.job_id",
+            (State.ACCEPTED, State.PLACED),
+        )
+        return [
+            JobRow(
+                job_id=row[0],
+                request=msgspec.convert(cbor.loads(row[1]), JobRequest, builtin_types=(bytes,)),
+                submitted_ns=row[2],
+                deadline_ns=row[3],
+                state=State(row[4]),
+                attempt=row[5],
+                node=row[6],
+                due_ns=row[7] or 0,
+                command_id=row[8] or 0,
+            )
+            for row in rows
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        return dict(self._db.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state ORDER BY state"))
+
+    # -- commands
+
+    def next_command_id(self) -> int:
+        """A number that no command had before."""
+        return 1 + int(self._db.execute("SELECT COALESCE(MAX(command_id), 0) FROM commands").fetchone()[0])
+
+    def add_command(
+        self, command_id: int, node: int, opcode: str, payload: bytes, expires_ns: int, now_ns: int
+    ) -> None:
+        """Put a command on record before it is sent."""
+        self._db.execute(
+            "INSERT INTO commands (command_id, node, opcode, payload, expires_ns, stage, changed_ns) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (command_id, node, opcode, payload, expires_ns, int(Stage.QUEUED), now_ns),
+        )
+
+    def stage_command(self, command_id: int, stage: Stage, code: CommandCode, detail: str, now_ns: int) -> bool:
+        """Move a command forward in its chain; False when that is no step forward."""
+        cursor = self._db.execute(
+            "UPDATE commands SET stage = ?, code = ?, detail = ?, changed_ns = ? WHERE command_id = ? AND stage < ? "
+            "AND stage < ?",
+            (int(stage), int(code), detail, now_ns, command_id, int(stage), int(Stage.COMPLETED)),
+        )
+        return cursor.rowcount == 1
+
+    def open_commands(self) -> list[CommandRow]:
+        """Commands whose chain has not ended, by number."""
+        rows = self._db.execute(
+            "SELECT command_id, node, opcode, payload, expires_ns, stage, changed_ns FROM commands WHERE stage < ? "
+            "ORDER BY command_id",
+            (int(Stage.COMPLETED),),
+        )
+        return [CommandRow(row[0], row[1], row[2], row[3], row[4], Stage(row[5]), row[6]) for row in rows]
+
+
+def _pack(value: msgspec.Struct) -> bytes:
+    return cbor.dumps(msgspec.to_builtins(value, builtin_types=(bytes,)))

@@ -1,0 +1,209 @@
+"""The ground segment: the asyncio shell that wires endpoint, transfers, cluster and archive on one clock.
+
+Messages are handled as they arrive; a rate group runs the scheduling rounds. Nothing reaches a node but through the link.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from flightsw.config import InterfaceConfig
+from flightsw.errors import MessageError
+from flightsw.net.agent import BundleAgent, Delivery
+from flightsw.net.contacts import ContactPlan
+from flightsw.net.endpoint import Endpoint
+from flightsw.objects.store import ObjectStore
+from flightsw.objects.transfers import Transfers
+from flightsw.ports import Clock, Disk, Link, Log
+from flightsw.wire.messages import (
+    SERVICE_COMMAND,
+    SERVICE_EVENT,
+    SERVICE_JOB,
+    SERVICE_OBJECT,
+    SERVICE_TELEMETRY,
+    Beacon,
+    Chunk,
+    Event,
+    JobReport,
+    ObjectQuery,
+    ObjectStatus,
+    ObjectWant,
+    Verification,
+    decode_message,
+    encode_message,
+)
+from ground.archive import Archive
+from ground.cluster import Cluster, ClusterConfig, FleetNode, OnComplete, Verify
+from ground.ledger import JobRequest, Ledger
+from ground.membership import Membership
+
+ROUND_S: Final = 5.0
+"""Period of the scheduling rounds [s]: short against a pass of some minutes."""
+OBJECT_LIFETIME_MS: Final = 4 * 3_600_000
+"""Objects may wait for passes [ms]."""
+SESSION_BITS: Final = 32
+"""Session and bundle numbers of one start; the start count stands above them."""
+OBJECT_MESSAGES: Final = (Chunk, ObjectQuery, ObjectStatus, ObjectWant)
+
+
+class GroundSegment:
+    """Mission control for a fleet.
+
+    Args:
+        clock, link, disk: the ground's ports.
+        plan: predicted contacts.
+        interfaces: one for each antenna.
+        fleet: the nodes.
+        dictionary_digest: of the command dictionary that the ground speaks.
+        beacon_period_s: how often nodes beacon.
+        verify, on_complete: as for `Cluster`.
+        record: takes (kind, fields) of what happens.
+        config: patience and limits.
+        ledger_path, archive_path: files, or None for memory.
+        start_count: rises with each start on the same ledger, so that no session number comes twice.
+
+    Raises:
+        ConfigError: ledger or archive cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        link: Link,
+        disk: Disk,
+        plan: ContactPlan,
+        interfaces: tuple[InterfaceConfig, ...],
+        fleet: Sequence[FleetNode],
+        dictionary_digest: bytes,
+        beacon_period_s: float,
+        store_bytes: int,
+        verify: Verify,
+        on_complete: OnComplete,
+        record: Log,
+        config: ClusterConfig | None = None,
+        ledger_path: Path | None = None,
+        archive_path: Path | None = None,
+        start_count: int = 1,
+    ) -> None:
+        config = config or ClusterConfig()
+        self.node = config.node
+        self.store = ObjectStore(disk, quota_bytes=store_bytes)
+        self.transfers = Transfers(self.store, local=config.node)
+        self.ledger = Ledger(ledger_path)
+        self.archive = Archive(archive_path)
+        self.membership = Membership(tuple(node.node for node in fleet), dictionary_digest, beacon_period_s)
+        self.cluster = Cluster(
+            config,
+            ledger=self.ledger,
+            archive=self.archive,
+            membership=self.membership,
+            store=self.store,
+            transfers=self.transfers,
+            plan=plan,
+            fleet=fleet,
+            verify=verify,
+            on_complete=on_complete,
+        )
+        self.agent = BundleAgent(config.node, plan, interfaces, session_base=start_count << SESSION_BITS)
+        self.endpoint = Endpoint(clock, link, self.agent, self._on_delivery)
+        self.bad_messages_count = 0
+        self._clock = clock
+        self._record = record
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin: contacts that are open are used from now on. Needs a running event loop."""
+        self.endpoint.flush()
+        self.cluster.resume(self._clock.monotonic_ns())
+        self._task = asyncio.get_running_loop().create_task(self._rounds(), name="ground/rounds")
+
+    async def close(self) -> None:
+        """Stop, and give files and link back."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        await self.endpoint.close()
+        self.archive.close()
+        self.ledger.close()
+
+    def submit(self, request: JobRequest) -> int:
+        """Accept a job; its objects must be in the store. It is placed with the next round."""
+        job_id = self.cluster.submit(request, self._clock.monotonic_ns())
+        self._tell()
+        return job_id
+
+    def command(self, node: int, opcode: str, *arguments: object) -> int:
+        """Send a command to a node; returns its number."""
+        command_id = self.cluster.command(node, opcode, arguments, self._clock.monotonic_ns())
+        self._act()
+        return command_id
+
+    async def _rounds(self) -> None:
+        while True:
+            now_ns = self._clock.monotonic_ns()
+            self.cluster.refresh_routes(now_ns)
+            self.cluster.round(now_ns)
+            self._act()
+            await asyncio.sleep(ROUND_S)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        try:
+            message = decode_message(delivery.payload)
+        except MessageError as error:
+            self._bad(delivery, str(error))
+            return
+        now_ns = self._clock.monotonic_ns()
+        cluster, service = self.cluster, delivery.service
+        if service == SERVICE_OBJECT and isinstance(message, OBJECT_MESSAGES):
+            self.transfers.receive(message, delivery.source_node, now_ns)
+        elif isinstance(message, OBJECT_MESSAGES) or getattr(message, "node", None) != delivery.source_node:
+            self._bad(delivery, f"{type(message).__name__} that is not its sender's own")
+            return
+        elif service == SERVICE_TELEMETRY and isinstance(message, Beacon):
+            cluster.on_beacon(message, delivery.payload, now_ns)
+            if not cluster.has_news:
+                return
+        elif service == SERVICE_EVENT and isinstance(message, Event):
+            cluster.on_event(message, now_ns)
+        elif service == SERVICE_COMMAND and isinstance(message, Verification):
+            cluster.on_verification(message, now_ns)
+        elif service == SERVICE_JOB and isinstance(message, JobReport):
+            cluster.on_report(message, now_ns)
+        else:
+            self._bad(delivery, f"{type(message).__name__} at service {service}")
+            return
+        self._act()
+
+    def _act(self) -> None:
+        """Send what the cluster and the transfers want sent, and tell what happened."""
+        now_ns = self._clock.monotonic_ns()
+        self.cluster.on_transfers(now_ns)
+        for message in self.cluster.take_outgoing():
+            self.endpoint.send(
+                message.destination,
+                message.service,
+                message.payload,
+                lifetime_ms=message.lifetime_ms,
+                priority=message.priority,
+                reliable=message.reliable,
+            )
+        for transfer in self.transfers.poll(now_ns):
+            self.endpoint.send(
+                transfer.destination,
+                SERVICE_OBJECT,
+                encode_message(transfer.message),
+                lifetime_ms=OBJECT_LIFETIME_MS,
+                priority=transfer.priority,
+                reliable=True,
+            )
+        self._tell()
+
+    def _tell(self) -> None:
+        for kind, fields in self.cluster.take_notes():
+            self._record(kind, fields)
+
+    def _bad(self, delivery: Delivery, why: str) -> None:
+        self.bad_messages_count += 1
+        self._record("message.refused", {"node": delivery.source_node, "service": delivery.service, "why": why})
