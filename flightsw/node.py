@@ -1,7 +1,7 @@
 """The node: wires the machines of flight software to their ports. The only asyncio shell on board, beside the endpoint.
 
-Frames come in by the endpoint's callback; a rate group runs sensors, modes, scrub, transfers, reports and the beacon in a
-fixed order; one task runs jobs. Everything else decides without waiting.
+Frames come in by the endpoint's callback; a rate group runs sensors, modes, scrub, transfers, reports and the beacon in
+a fixed order; one task runs jobs. Everything else decides without waiting.
 """
 
 import asyncio

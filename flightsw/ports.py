@@ -171,5 +171,6 @@ class Runner(Protocol):
         ...
 
     def finish(self, kind: str, state: bytes, data: bytes) -> tuple[bytes, bytes, float]:
-        """(result object, product object, measure) of a job whose steps are all done; the measure is the cloud share."""
+        """(result object, product object, measure) of a job whose steps are all done; the measure is the cloud
+        share."""
         ...

@@ -1,16 +1,17 @@
-"""The archive: what the fleet said, as it was received. SQLite, one packed beacon for each (node, time); decoded on read.
+"""The archive: what the fleet said, as it was received.
 
-Rows are written in batches: what has not been flushed is lost at a crash, unlike the ledger. Events and command
-verifications are decoded rows, since people search them.
+SQLite, one packed beacon for each (node, time), decoded on read. Rows are written in batches: what has not been flushed
+is lost at a crash, unlike the ledger. Events and command verifications are decoded rows, since people search them.
 """
 
-import sqlite3
 from pathlib import Path
 from typing import Final
 
-from flightsw.errors import ConfigError
 from flightsw.wire.messages import Beacon, Event, Verification, decode_message
+from ground.database import open_database
 
+APPLICATION_ID: Final = 0x46415243
+"""`FARC` in the header of the file."""
 SCHEMA_VERSION: Final = 1
 BATCH_ROWS: Final = 2048
 """Rows kept before a commit: one write for minutes of a fleet of twelve, for seconds of one of thousands."""
@@ -42,21 +43,11 @@ class Archive:
 
     Raises:
         ConfigError: the file is no archive, or of another version.
+        StorageError: it cannot be opened, or another process has it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._db = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(f"{path}: no archive: {error}") from None
-        if version == 0:
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            raise ConfigError(f"{path}: archive version {version}, expected {SCHEMA_VERSION}")
+        self._db = open_database(path, "archive", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA, "NORMAL")
         self._beacons: list[tuple[int, int, bytes]] = []
         self._events: list[tuple[object, ...]] = []
         self._verifications: list[tuple[object, ...]] = []

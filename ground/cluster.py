@@ -1,30 +1,26 @@
-"""The cluster: turns promises into placements, and what comes back into results. Sans-IO; `ground.segment` is its shell.
+"""The cluster: turns promises into placements, and what comes back into results.
 
-Every accepted job ends exactly once. The ledger is written before anything leaves; an attempt's number fences out older ones;
-a report is acknowledged only when its result is here, verified and on record. What is lost on the way is asked for again: the
-objects by their transfers, a command by repetition under the same number, a report by the node, an attempt that is overdue by
-another one elsewhere.
+Sans-IO; `ground.segment` is its shell. Every accepted job ends exactly once. The ledger is written before anything
+leaves; an attempt's number fences out older ones; a report is acknowledged only when its result is here, verified and
+on record. What is lost on the way is asked for again: objects by their transfers, a command by repetition under the
+same number, a report by the node, an attempt that is overdue by another one elsewhere.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
 
-from flightsw.config import SunInterval
 from flightsw.errors import StorageError
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.routing import arrivals
 from flightsw.objects.store import ObjectStore
 from flightsw.objects.transfers import ObjectArrived, ObjectDelivered, TransferFailed, Transfers
 from flightsw.wire.messages import (
-    SERVICE_COMMAND,
     SERVICE_JOB,
     Argument,
     Beacon,
-    Command,
-    CommandCode,
     Event,
     JobReport,
     JobReportAck,
@@ -35,6 +31,8 @@ from flightsw.wire.messages import (
     encode_message,
 )
 from ground.archive import Archive
+from ground.commands import COMMAND_PRIORITY, CommandDesk
+from ground.fleet import ClusterConfig, ClusterCounts, FleetNode, OnComplete, Outgoing, Verify
 from ground.ledger import Claim, JobRequest, JobRow, Ledger, State
 from ground.membership import DictionaryMismatch, Membership, NodeReset
 from ground.scheduler import NodeView, OpenJob, schedule
@@ -42,73 +40,6 @@ from ground.scheduler import NodeView, OpenJob, schedule
 NS_PER_S: Final = 1_000_000_000
 ROUTE_STALE_NS: Final = 60 * NS_PER_S
 """How old a table of routes may be when silence is judged [ns]."""
-
-Verify = Callable[[JobReport, bytes, bytes | None], str | None]
-"""(report, result, product that came down) -> why it cannot be, or None."""
-OnComplete = Callable[[int, JobReport, bytes], None]
-"""(job, report, result), once the job is on record as completed."""
-
-
-@dataclass(frozen=True, slots=True)
-class FleetNode:
-    """What the ground knows of a node before it speaks."""
-
-    node: int
-    name: str
-    mpix_per_s: float
-    compute_w: float
-    idle_w: float
-    """Load when no job runs: board and bus [W]."""
-    array_w: float
-    battery_j: float
-    reserve: float
-    sun: tuple[SunInterval, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterConfig:
-    """Patience and limits of the ground."""
-
-    node: int = 1
-    command_lifetime_s: int = 3600
-    command_repeat_s: float = 120.0
-    """A command without an answer is sent again after this [s]: longer than a round trip across the fleet in contact."""
-    attempts_max: int = 5
-    """Attempts before a job is given up."""
-    overdue_factor: float = 0.5
-    overdue_s: float = 900.0
-    """An attempt is overdue this long after its predicted end, plus the factor of its predicted length: predictions know
-    neither heat nor outages."""
-    fetch_after_s: float = 90.0
-    """A result that is announced and not here is asked for after this [s]."""
-    expected_charge: float = 0.8
-    """Charge share assumed of a node that has not been heard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to send."""
-
-    destination: int
-    service: int
-    payload: bytes
-    lifetime_ms: int
-    priority: int
-    reliable: bool = True
-
-
-@dataclass(slots=True)
-class ClusterCounts:
-    """What happened since the start of this ground segment."""
-
-    placements: int = 0
-    retries: int = 0
-    late_reports: int = 0
-    commands_repeated: int = 0
-    results_refused: int = 0
-    results_fetched: int = 0
-    objects_delivered: int = 0
-    uplinked_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -119,19 +50,10 @@ class _Open:
     avoid: set[int] = field(default_factory=set)
     report: JobReport | None = None
     """A completed report whose objects are not all here."""
-    report_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A command whose chain has not ended."""
-
-    node: int
-    opcode: str
-    payload: bytes
-    expires_ns: int
-    sent_ns: int
-    job_id: int | None
+    fetch_ns: int = 0
+    """When what is not here is asked for."""
+    give_up_ns: int = 0
+    """When it is not waited for any longer."""
 
 
 class Cluster:
@@ -173,22 +95,18 @@ class Cluster:
         self._on_complete = on_complete
         self._out: list[Outgoing] = []
         self._notes: list[tuple[str, dict[str, Any]]] = []
-        self._stages: list[Verification] = []
         self._held: dict[int, set[bytes]] = {node.node: set() for node in fleet}
         self._routes_ns: int | None = None
         self._routed: frozenset[int] = frozenset()
-        self._command_id = ledger.next_command_id()
         self._open = {row.job_id: _Open(row) for row in ledger.open_jobs()}
-        self._commands: dict[int, _Sent] = {}
-        by_command = {job.row.command_id: job.row.job_id for job in self._open.values() if job.row.command_id}
-        for row in ledger.open_commands():
-            self._commands[row.command_id] = _Sent(
-                row.node, row.opcode, row.payload, row.expires_ns, 0, by_command.get(row.command_id)
-            )
+        self._desk = CommandDesk(ledger, config.command_repeat_s, self._send, self._note_fields, self._name)
 
     def resume(self, now_ns: int) -> None:
-        """After a restart on the same ledger: send again what may not have left."""
+        """After a restart on the same ledger: take up what it knows, and send again what may not have left."""
+        self._desk.resume({job.row.command_id: job.row.job_id for job in self._open.values() if job.row.command_id})
         for job in self._open.values():
+            for digest in (job.row.request.model, job.row.request.data):
+                self._store.pin(digest)
             if job.row.state is State.PLACED and job.row.node is not None:
                 self._push_objects(job.row, job.row.node, now_ns)
 
@@ -215,7 +133,7 @@ class Cluster:
     def command(self, node: int, opcode: str, arguments: tuple[object, ...], now_ns: int) -> int:
         """Send a command; returns its number."""
         with self._ledger.transaction():
-            return self._command(node, opcode, arguments, now_ns, None)
+            return self._desk.command(node, opcode, arguments, now_ns, lifetime_s=self._config.command_lifetime_s)
 
     # -- the fleet
 
@@ -226,6 +144,7 @@ class Cluster:
             name = self._name(beacon.node)
             if isinstance(event, NodeReset):
                 self._note("node.reset", node=name, boot=event.boot_count)
+                self._resubmit(beacon.node, now_ns)
             elif isinstance(event, DictionaryMismatch):
                 self._note("node.refused", node=name, dictionary=event.digest)
 
@@ -236,24 +155,12 @@ class Cluster:
     def on_verification(self, verification: Verification, now_ns: int) -> None:
         """Take one stage of a command's chain; put on record with the next round."""
         self._archive.add_verification(verification, now_ns)
-        sent = self._commands.get(verification.command_id)
-        if sent is None or sent.node != verification.node:
+        sent = self._desk.on_verification(verification)
+        job = self._open.get(sent.job_id) if sent is not None and sent.job_id is not None else None
+        if job is None or job.row.command_id != verification.command_id or verification.stage is not Stage.FAILED:
             return
-        self._stages.append(verification)
-        if verification.stage not in (Stage.COMPLETED, Stage.FAILED):
-            return
-        del self._commands[verification.command_id]
-        self._note(
-            "command.ended",
-            node=self._name(sent.node),
-            command=verification.command_id,
-            stage=verification.stage.name,
-            code=verification.code.name,
-        )
-        job = self._open.get(sent.job_id) if sent.job_id is not None else None
-        if verification.stage is Stage.FAILED and job is not None and job.row.command_id == verification.command_id:
-            with self._ledger.transaction():
-                self._retry(job, now_ns, f"refused by the node: {verification.code.name} {verification.detail}")
+        with self._ledger.transaction():
+            self._retry(job, now_ns, f"refused by the node: {verification.code.name} {verification.detail}")
 
     def on_report(self, report: JobReport, now_ns: int) -> None:
         """Take the end of an attempt."""
@@ -270,7 +177,8 @@ class Cluster:
             self._acknowledge(report)
             return
         if job.report is None:
-            job.report_ns = now_ns
+            job.fetch_ns = now_ns + round(self._config.fetch_after_s * NS_PER_S)
+            job.give_up_ns = now_ns + round(self._config.result_wait_s * NS_PER_S)
         job.report = report
         self._finish_if_here(job, now_ns)
 
@@ -298,18 +206,19 @@ class Cluster:
     # -- rounds
 
     def round(self, now_ns: int) -> None:
-        """One scheduling round: deadlines, overdue attempts, repeated commands, new placements; then the ledger commits."""
+        """One scheduling round: deadlines, overdue attempts, repeated commands, placements; then the ledger commits."""
         self._membership.judge(now_ns, self._has_route_from)
-        if not (self._open or self._commands or self._stages):
+        if not self._open and self._desk.is_idle:
             return
         with self._ledger.transaction():
-            for verification in self._stages:
-                v = verification
-                self._ledger.stage_command(v.command_id, v.stage, v.code, v.detail, now_ns)
-            self._stages.clear()
+            self._desk.record(now_ns)
             for job in list(self._open.values()):
                 self._judge(job, now_ns)
-            self._repeat_commands(now_ns)
+            for sent in self._desk.repeat(now_ns):
+                unheard = None if sent.job_id is None else self._open.get(sent.job_id)
+                if unheard is not None and unheard.row.command_id == sent.command_id and unheard.report is None:
+                    self._retry(unheard, now_ns, "the command was never answered")
+            self.counts.commands_repeated = self._desk.repeated_count
             self._place_waiting(now_ns)
 
     def take_outgoing(self) -> list[Outgoing]:
@@ -340,8 +249,12 @@ class Cluster:
             self._fail(job, now_ns, "deadline passed")
         elif row.state is State.PLACED and job.report is None and now_ns >= row.due_ns:
             self._retry(job, now_ns, "overdue")
-        elif job.report is not None and now_ns - job.report_ns >= self._config.fetch_after_s * NS_PER_S:
-            job.report_ns = now_ns
+        elif job.report is not None and now_ns >= job.give_up_ns:
+            report = job.report
+            self._retry(job, now_ns, "the result never came")
+            self._acknowledge(report)
+        elif job.report is not None and now_ns >= job.fetch_ns:
+            job.fetch_ns = now_ns + round(self._config.fetch_after_s * NS_PER_S)
             for digest, size_bytes in _announced(job.report):
                 if not self._store.has(digest) and not self._transfers.is_fetching(digest):
                     self.counts.results_fetched += 1
@@ -352,15 +265,14 @@ class Cluster:
         row = job.row
         if row.node is not None:
             job.avoid.add(row.node)
-            self._command(row.node, "JOBS.CANCEL", (row.job_id, row.attempt), now_ns, None)
-            self._transfers.cancel(row.request.data, row.node)
-            self._held[row.node].discard(row.request.data)
+            self._call_off(job, now_ns)
         if row.attempt >= self._config.attempts_max:
+            job.row = replace(row, state=State.ACCEPTED, node=None, due_ns=0, command_id=0)
             self._fail(job, now_ns, f"{row.attempt} attempts, the last: {reason}")
             return
         self._ledger.end_attempt(row.job_id, now_ns, reason)
         job.report = None
-        job.row = _changed(row, state=State.ACCEPTED, node=None, due_ns=0, command_id=0)
+        job.row = replace(row, state=State.ACCEPTED, node=None, due_ns=0, command_id=0)
         self.counts.retries += 1
         self._note("job.retried", job=row.job_id, attempt=row.attempt, reason=reason)
 
@@ -368,27 +280,29 @@ class Cluster:
         row = job.row
         if self._ledger.fail(row.job_id, now_ns, reason):
             self._note("job.failed", job=row.job_id, reason=reason)
-        if row.node is not None and row.state is State.PLACED:
-            self._command(row.node, "JOBS.CANCEL", (row.job_id, row.attempt), now_ns, None)
-            self._transfers.cancel(row.request.data, row.node)
+        if row.state is State.PLACED:
+            self._call_off(job, now_ns)
         self._forget(job)
+
+    def _call_off(self, job: _Open, now_ns: int) -> None:
+        """Tell the node of the newest attempt to stop, and stop sending it what only this job needs."""
+        row = job.row
+        if row.node is None:
+            return
+        arguments = (row.job_id, row.attempt)
+        self._desk.command(row.node, "JOBS.CANCEL", arguments, now_ns, lifetime_s=self._config.command_lifetime_s)
+        others = (other.row for other in self._open.values() if other is not job and other.row.node == row.node)
+        if all(other.request.data != row.request.data for other in others):
+            self._transfers.cancel(row.request.data, row.node)
+            self._held[row.node].discard(row.request.data)
 
     def _finish_if_here(self, job: _Open, now_ns: int) -> None:
         """Complete a job whose report and objects are all here."""
         report = job.report
         assert report is not None, "only a reported job can finish"
-        if not all(self._store.has(digest) for digest, _ in _announced(report)):
+        if report.result and not all(self._store.has(digest) for digest, _ in _announced(report)):
             return
-        try:
-            result = self._store.get(report.result)
-            product = self._store.get(report.product) if report.product else None
-        except StorageError:
-            return  # it rotted here; the next round fetches it again
-        request = job.row.request
-        objection = None
-        if report.model != request.model or report.data != request.data:
-            objection = "computed with another model or input"
-        objection = objection or self._verify(report, result, product)
+        objection, result = self._objection(job.row.request, report)
         if objection is not None:
             self.counts.results_refused += 1
             with self._ledger.transaction():
@@ -402,6 +316,31 @@ class Cluster:
             self._note("job.completed", job=report.job_id, attempt=report.attempt, node=self._name(report.node))
             self._forget(job)
             self._on_complete(report.job_id, report, result)
+
+    def _objection(self, request: JobRequest, report: JobReport) -> tuple[str | None, bytes]:
+        """Why a result that is all here cannot be taken, or None; and the result."""
+        if not report.result:
+            return "completed without a result", b""
+        if report.model != request.model or report.data != request.data:
+            return "computed with another model or input", b""
+        try:
+            result = self._store.get(report.result)
+            product = self._store.get(report.product) if report.product else None
+        except StorageError as error:
+            return f"it rotted here: {error}", b""
+        return self._verify(report, result, product), result
+
+    def _resubmit(self, node: int, now_ns: int) -> None:
+        """A node was reset: submit again what it may have lost. It takes the same attempt twice without harm."""
+        mine = [job for job in self._open.values() if job.row.node == node and job.report is None]
+        if not mine:
+            return
+        with self._ledger.transaction():
+            for job in mine:
+                self.counts.jobs_resubmitted += 1
+                command_id = self._submit_command(job.row, node, job.row.attempt, now_ns)
+                self._ledger.change_command(job.row.job_id, job.row.attempt, command_id)
+                job.row = replace(job.row, command_id=command_id)
 
     def _forget(self, job: _Open) -> None:
         """The job has ended: nothing of it needs to stay at hand."""
@@ -426,29 +365,34 @@ class Cluster:
         patience_ns = round(config.overdue_s * NS_PER_S + config.overdue_factor * (end_ns - now_ns))
         due_ns = min(end_ns + patience_ns, row.deadline_ns)
         attempt = row.attempt + 1
-        spec = JobSpec(
-            job_id=row.job_id,
-            attempt=attempt,
-            kind=row.request.kind,
-            model=row.request.model,
-            model_bytes=row.request.model_bytes,
-            data=row.request.data,
-            data_bytes=row.request.data_bytes,
-            steps_count=row.request.steps_count,
-            step_mpix=row.request.step_mpix,
-            priority=row.request.priority,
-            deadline_s=max(1, (row.deadline_ns - now_ns) // NS_PER_S),
-            checkpoint_steps=row.request.checkpoint_steps,
-            product_measure_max=row.request.product_measure_max,
-        )
-        arguments = (msgspec.to_builtins(spec, builtin_types=(bytes,)),)
-        command_id = self._command(node, "JOBS.SUBMIT", arguments, now_ns, row.job_id)
+        command_id = self._submit_command(row, node, attempt, now_ns)
         recorded = self._ledger.place(row.job_id, node, now_ns, due_ns, command_id)
         assert recorded == attempt, "the ledger and the cluster count attempts alike"
-        job.row = _changed(row, state=State.PLACED, attempt=attempt, node=node, due_ns=due_ns, command_id=command_id)
+        job.row = replace(row, state=State.PLACED, attempt=attempt, node=node, due_ns=due_ns, command_id=command_id)
         self.counts.placements += 1
         self._push_objects(job.row, node, now_ns)
         self._note("job.placed", job=row.job_id, attempt=attempt, node=self._name(node), end_ns=end_ns)
+
+    def _submit_command(self, row: JobRow, node: int, attempt: int, now_ns: int) -> int:
+        request = row.request
+        left_s = max(1, (row.deadline_ns - now_ns) // NS_PER_S)
+        spec = JobSpec(
+            job_id=row.job_id,
+            attempt=attempt,
+            kind=request.kind,
+            model=request.model,
+            model_bytes=request.model_bytes,
+            data=request.data,
+            data_bytes=request.data_bytes,
+            steps_count=request.steps_count,
+            step_mpix=request.step_mpix,
+            priority=request.priority,
+            deadline_s=left_s,
+            checkpoint_steps=request.checkpoint_steps,
+            product_measure_max=request.product_measure_max,
+        )
+        arguments = (msgspec.to_builtins(spec, builtin_types=(bytes,)),)
+        return self._desk.command(node, "JOBS.SUBMIT", arguments, now_ns, lifetime_s=left_s, job_id=row.job_id)
 
     def _push_objects(self, row: JobRow, node: int, now_ns: int) -> None:
         for digest in (row.request.model, row.request.data):
@@ -456,47 +400,24 @@ class Cluster:
                 self._held[node].add(digest)
                 self._transfers.push(digest, node, now_ns, priority=row.request.priority)
 
-    def _command(self, node: int, opcode: str, arguments: tuple[object, ...], now_ns: int, job_id: int | None) -> int:
-        command_id = self._command_id
-        self._command_id += 1
-        lifetime_ms = self._config.command_lifetime_s * 1000
-        payload = encode_message(Command(command_id, opcode, lifetime_ms, arguments))
-        expires_ns = now_ns + self._config.command_lifetime_s * NS_PER_S
-        self._ledger.add_command(command_id, node, opcode, payload, expires_ns, now_ns)
-        self._commands[command_id] = _Sent(node, opcode, payload, expires_ns, now_ns, job_id)
-        self._send_command(self._commands[command_id], now_ns)
-        self._note("command.sent", node=self._name(node), command=command_id, opcode=opcode)
-        return command_id
-
-    def _send_command(self, sent: _Sent, now_ns: int) -> None:
-        sent.sent_ns = now_ns
-        left_ms = (sent.expires_ns - now_ns) // 1_000_000
-        self._out.append(Outgoing(sent.node, SERVICE_COMMAND, sent.payload, left_ms, priority=2))
-
-    def _repeat_commands(self, now_ns: int) -> None:
-        for command_id, sent in list(self._commands.items()):
-            if now_ns >= sent.expires_ns:
-                del self._commands[command_id]
-                self._ledger.stage_command(command_id, Stage.FAILED, CommandCode.EXPIRED, "no answer", now_ns)
-                job = self._open.get(sent.job_id) if sent.job_id is not None else None
-                if job is not None and job.row.command_id == command_id and job.report is None:
-                    self._retry(job, now_ns, "the command was never answered")
-            elif now_ns - sent.sent_ns >= self._config.command_repeat_s * NS_PER_S:
-                self.counts.commands_repeated += 1
-                self._send_command(sent, now_ns)
-
     def _on_failed_transfer(self, event: TransferFailed, now_ns: int) -> None:
         self._held.get(event.peer, set()).discard(event.digest)
         for job in list(self._open.values()):
-            row = job.row
-            if row.node == event.peer and event.digest in (row.request.model, row.request.data) and job.report is None:
+            row, report = job.row, job.report
+            if row.node != event.peer:
+                continue
+            if report is not None and event.digest in (report.result, report.product):
+                with self._ledger.transaction():
+                    self._retry(job, now_ns, f"the result is lost on board: {event.reason}")
+                self._acknowledge(report)
+            elif report is None and event.digest in (row.request.model, row.request.data):
                 with self._ledger.transaction():
                     self._retry(job, now_ns, f"object refused: {event.reason}")
 
     def _acknowledge(self, report: JobReport) -> None:
         payload = encode_message(JobReportAck(report.job_id, report.attempt))
         lifetime_ms = self._config.command_lifetime_s * 1000
-        self._out.append(Outgoing(report.node, SERVICE_JOB, payload, lifetime_ms, priority=2))
+        self._send(Outgoing(report.node, SERVICE_JOB, payload, lifetime_ms, COMMAND_PRIORITY))
 
     def _view(self, node: FleetNode, now_ns: int) -> NodeView:
         beacon = self._membership.members[node.node].beacon
@@ -535,6 +456,12 @@ class Cluster:
         known = self._fleet.get(node)
         return str(node) if known is None else known.name
 
+    def _send(self, message: Outgoing) -> None:
+        self._out.append(message)
+
+    def _note_fields(self, kind: str, fields: dict[str, Any]) -> None:
+        self._notes.append((kind, fields))
+
     def _note(self, kind: str, **fields: Argument) -> None:
         self._notes.append((kind, fields))
 
@@ -560,26 +487,4 @@ def _to_plan(job: _Open) -> OpenJob:
         work_mpix=request.steps_count * request.step_mpix,
         result_bytes=request.data_bytes,
         avoid=frozenset(job.avoid),
-    )
-
-
-def _changed(
-    row: JobRow,
-    *,
-    state: State,
-    node: int | None,
-    due_ns: int,
-    command_id: int,
-    attempt: int | None = None,
-) -> JobRow:
-    return JobRow(
-        row.job_id,
-        row.request,
-        row.submitted_ns,
-        row.deadline_ns,
-        state,
-        row.attempt if attempt is None else attempt,
-        node,
-        due_ns,
-        command_id,
     )

@@ -1,8 +1,8 @@
 """The ledger: what the ground has promised, written before it acts. SQLite, WAL, `synchronous=FULL`.
 
-NORMAL would lose acknowledged commits at a power cut (measured: 56 % of cut images). A scheduling round is one transaction;
-the caller acts after it. Attempts carry a fencing token, the attempt number: only the newest attempt of an open job can
-complete it, once; what comes late or twice changes nothing and is counted by the caller.
+NORMAL would lose acknowledged commits at a power cut (measured: 56 % of cut images). A scheduling round is one
+transaction; the caller acts after it. Attempts carry a fencing token, the attempt number: only the newest attempt of an
+open job can complete it, once; what comes late or twice changes nothing and is counted by the caller.
 
 | job state | means | may become |
 |---|---|---|
@@ -12,7 +12,6 @@ complete it, once; what comes late or twice changes nothing and is counted by th
 | FAILED | given up, with a reason | – |
 """
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +21,12 @@ from typing import Final
 
 import msgspec
 
-from flightsw.errors import ConfigError
 from flightsw.wire import cbor
 from flightsw.wire.messages import CommandCode, JobReport, Stage
+from ground.database import open_database
 
+APPLICATION_ID: Final = 0x464C4544
+"""`FLED` in the header of the file."""
 SCHEMA_VERSION: Final = 1
 
 _SCHEMA: Final = """
@@ -126,21 +127,11 @@ class Ledger:
 
     Raises:
         ConfigError: the file is no ledger, or of another version.
+        StorageError: it cannot be opened, or another ground segment has it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._db = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(f"{path}: no ledger: {error}") from None
-        if version == 0:
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            raise ConfigError(f"{path}: ledger version {version}, expected {SCHEMA_VERSION}")
+        self._db = open_database(path, "ledger", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA, "FULL")
 
     def close(self) -> None:
         """Give the file back."""
@@ -182,6 +173,12 @@ class Ledger:
         )
         return int(attempt)
 
+    def change_command(self, job_id: int, attempt: int, command_id: int) -> None:
+        """The attempt was submitted again, by another command."""
+        self._db.execute(
+            "UPDATE attempts SET command_id = ? WHERE job_id = ? AND attempt = ?", (command_id, job_id, attempt)
+        )
+
     def end_attempt(self, job_id: int, now_ns: int, detail: str) -> None:
         """Give up the newest attempt; the job waits for another."""
         self._db.execute(
@@ -196,8 +193,8 @@ class Ledger:
     def claim(self, job_id: int, attempt: int, node: int) -> Claim:
         """Whether a report may speak for its job."""
         row = self._db.execute(
-            "SELECT j.state, j.attempt, a.node FROM jobs j LEFT JOIN attempts a ON a.job_id = j.job_id AND a.attempt = ? "
-            "WHERE j.job_id = ?",
+            "SELECT j.state, j.attempt, a.node FROM jobs j "
+            "LEFT JOIN attempts a ON a.job_id = j.job_id AND a.attempt = ? WHERE j.job_id = ?",
             (attempt, job_id),
         ).fetchone()
         if row is None or row[2] != node:
@@ -235,8 +232,9 @@ class Ledger:
     def open_jobs(self) -> list[JobRow]:
         """Jobs that have not ended, by number."""
         rows = self._db.execute(
-            "SELECT j.job_id, j.request, j.submitted_ns, j.deadline_ns, j.state, j.attempt, j.node, a.due_ns, a.command_id "
-            "FROM jobs j LEFT JOIN attempts a ON a.job_id = j.job_id AND a.attempt = j.attempt AND a.ended_ns IS NULL "
+            "SELECT j.job_id, j.request, j.submitted_ns, j.deadline_ns, j.state, j.attempt, j.node, "
+            "a.due_ns, a.command_id FROM jobs j "
+            "LEFT JOIN attempts a ON a.job_id = j.job_id AND a.attempt = j.attempt AND a.ended_ns IS NULL "
             "WHERE j.state IN (?, ?) ORDER BY j.job_id",
             (State.ACCEPTED, State.PLACED),
         )

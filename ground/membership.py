@@ -1,7 +1,8 @@
 """Membership: who is there, judged from beacons and from the contact plan. Sans-IO.
 
-Silence counts only while a route existed: a satellite out of every station's and neighbour's reach is not late. So a node is
-OVERDUE when it has been silent for a few beacon periods in which the plan had a route from it, and SILENT when for longer.
+Silence counts only while a route existed: a satellite out of every station's and neighbour's reach is not late. So a
+node is OVERDUE when it has been silent for a few beacon periods in which the plan had a route from it, and SILENT when
+for longer.
 """
 
 from collections.abc import Callable

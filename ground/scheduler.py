@@ -1,8 +1,9 @@
 """The scheduler: a pure function from what is known to placements.
 
-It weighs computing power, storage and bandwidth together over the contact plan: route in, compute where the energy is, route
-out, and takes for each job, the most urgent first, the node with the earliest end. Greedy with a backlog; measured against
-an exact solver, greedy is 8 to 20 % below the optimum on small instances and ahead of it on large ones within a minute.
+It weighs computing power, storage and bandwidth together over the contact plan: route in, compute where the energy is,
+route out, and takes for each job, the most urgent first, the node with the earliest end. Greedy with a backlog;
+measured against an exact solver, greedy is 8 to 20 % below the optimum on small instances and ahead of it on large ones
+within a minute.
 """
 
 from bisect import bisect_right
@@ -16,7 +17,8 @@ from flightsw.net.routing import Route, arrivals
 
 NS_PER_S: Final = 1_000_000_000
 CANDIDATES_MAX: Final = 64
-"""Nodes looked at for one job, those with the earliest arrival first: in a fleet of thousands the rest is too far away."""
+"""Nodes looked at for one job, those with the earliest arrival first: in a fleet of thousands the rest is too far
+away."""
 OUTSTANDING_MAX: Final = 64
 """Attempts of one node that may be open at once; more wait on the ground, where they can still go elsewhere."""
 RETURN_STEP_NS: Final = 30 * NS_PER_S
@@ -88,8 +90,9 @@ def schedule(
         now_ns: monotonic time.
 
     Returns:
-        Placements in the order of urgency. A job that no node could end before its deadline is placed all the same, where
-        it ends first: the prediction is cautious and the deadline may still hold. A job that cannot even be reached waits.
+        Placements in the order of urgency. A job that no node could end before its deadline is placed all the same,
+        where it ends first: the prediction is cautious and the deadline may still hold. A job that cannot even be
+        reached waits.
     """
     routes_in = arrivals(plan, ground, now_ns)
     homes: dict[tuple[int, int], int | None] = {}
@@ -108,7 +111,7 @@ def schedule(
             done_ns = finish_ns(view, job.work_mpix / view.mpix_per_s, start_ns)
             key = (view.node, done_ns // RETURN_STEP_NS)
             if key not in homes:
-                home = arrivals(plan, view.node, (key[1] + 1) * RETURN_STEP_NS).get(ground)
+                home = arrivals(plan, view.node, (key[1] + 1) * RETURN_STEP_NS, destination=ground).get(ground)
                 homes[key] = None if home is None else home.arrival_ns
             back_ns = homes[key]
             if back_ns is None:
@@ -149,7 +152,7 @@ def finish_ns(view: NodeView, work_s: float, start_ns: int) -> int:
             run_ns = min(left_ns, view.sun[index].end_ns - at_ns)
             at_ns, left_ns = at_ns + run_ns, left_ns - run_ns
             surplus_w = view.array_w - view.idle_w - view.compute_w
-            charge_j = min(view.battery_j, charge_j + max(0.0, surplus_w) * run_ns / NS_PER_S)
+            charge_j = min(view.battery_j, max(0.0, charge_j + surplus_w * run_ns / NS_PER_S))
             continue
         if index + 1 >= len(view.sun):
             return at_ns + left_ns

@@ -1,6 +1,7 @@
 """The ground segment: the asyncio shell that wires endpoint, transfers, cluster and archive on one clock.
 
-Messages are handled as they arrive; a rate group runs the scheduling rounds. Nothing reaches a node but through the link.
+Messages are handled as they arrive; a rate group runs the scheduling rounds. Nothing reaches a node but through the
+link.
 """
 
 import asyncio
@@ -34,7 +35,8 @@ from flightsw.wire.messages import (
     encode_message,
 )
 from ground.archive import Archive
-from ground.cluster import Cluster, ClusterConfig, FleetNode, OnComplete, Verify
+from ground.cluster import Cluster
+from ground.fleet import ClusterConfig, FleetNode, OnComplete, Verify
 from ground.ledger import JobRequest, Ledger
 from ground.membership import Membership
 
@@ -180,6 +182,7 @@ class GroundSegment:
         """Send what the cluster and the transfers want sent, and tell what happened."""
         now_ns = self._clock.monotonic_ns()
         self.cluster.on_transfers(now_ns)
+        self._tell()  # first: on a link without delay the answer comes before `send` returns
         for message in self.cluster.take_outgoing():
             self.endpoint.send(
                 message.destination,
@@ -187,7 +190,7 @@ class GroundSegment:
                 message.payload,
                 lifetime_ms=message.lifetime_ms,
                 priority=message.priority,
-                reliable=message.reliable,
+                reliable=True,
             )
         for transfer in self.transfers.poll(now_ns):
             self.endpoint.send(
@@ -198,7 +201,6 @@ class GroundSegment:
                 priority=transfer.priority,
                 reliable=True,
             )
-        self._tell()
 
     def _tell(self) -> None:
         for kind, fields in self.cluster.take_notes():

@@ -1,7 +1,7 @@
 """The contact plan: who can talk to whom, when, over which interfaces, how fast and how far.
 
-Flight and ground plan with it; it is computed from orbits before a run or uplinked. It says what is *predicted*: outages
-are not in it, and neither end is told of the channel's impairments.
+Flight and ground plan with it; it is computed from orbits before a run or uplinked. It says what is *predicted*:
+outages are not in it, and neither end is told of the channel's impairments.
 """
 
 from bisect import bisect_right

@@ -1,8 +1,8 @@
 """The messages of flight and ground: CBOR arrays [type, field, ...] in bundle payloads.
 
-A message is a frozen struct; the first array element is its type number. `encode_message` and `decode_message` are exact
-inverses; a wrong shape, type or range is a `MessageError` that names the field. New fields are added at the end with a
-default, so that an older peer's shorter arrays still decode.
+A message is a frozen struct; the first array element is its type number. `encode_message` and `decode_message` are
+exact inverses; a wrong shape, type or range is a `MessageError` that names the field. New fields are added at the end
+with a default, so that an older peer's shorter arrays still decode.
 
 | service (ipn service number) | carries |
 |---|---|

@@ -10,7 +10,8 @@ import msgspec
 
 from flightsw.compute.inference import InferenceCache
 from hil.bench import folder as folders
-from hil.bench.run import Bench, Outcome, Progress
+from hil.bench.judge import Outcome
+from hil.bench.run import Bench, Progress
 from hil.bench.scenario import Scenario, link_names
 from hil.faults.plan import draw
 from hil.imagery.mosaic import save_mosaic

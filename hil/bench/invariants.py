@@ -1,7 +1,8 @@
 """The rules of the house (DESIGN §9), judged from the trace and from facts that the judged code cannot touch.
 
 The monitor mirrors what each node has committed and what each command and job has been through; the relay's counts, the
-boards' energy accounts and the fault-free reference come from the bench. A rule that breaks is a violation with its time.
+boards' energy accounts and the fault-free reference come from the bench. A rule that breaks is a violation with its
+time.
 """
 
 from collections.abc import Callable

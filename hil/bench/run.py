@@ -1,6 +1,7 @@
-"""One run: composes the fleet, the ground, the links and the world of a scenario, runs them in virtual time, and judges.
+"""One run: composes fleet, ground, links and world of a scenario, runs them in virtual time, and judges.
 
-Same scenario, seed and commit: same trace, digest for digest. Nothing here reads a wall clock but to say what the run cost.
+Same scenario, seed and commit: same trace, digest for digest. Nothing here reads a wall clock but to say what the run
+cost.
 """
 
 import asyncio
@@ -21,23 +22,23 @@ from flightsw.config import InterfaceConfig, NodeConfig
 from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.link.memory import MemoryLink
 from flightsw.net.contacts import ContactPlan
-from flightsw.objects.digest import digest_of
-from flightsw.ports import Random, ResetCause
-from flightsw.wire.messages import JobReport, Mode
-from ground.cluster import FleetNode
+from flightsw.ports import ResetCause
+from flightsw.wire.messages import JobReport
+from ground.fleet import FleetNode
 from ground.ledger import JobRequest
 from ground.segment import GroundSegment
 from hil.bench import sky as sky_of
-from hil.bench.invariants import Monitor, Violation
+from hil.bench.invariants import Monitor
+from hil.bench.judge import JobResult, Outcome, judge_energy, judge_frames, judge_results
 from hil.bench.satellite import NodeCounts, Satellite
 from hil.bench.scenario import LinkSpec, Scenario, isl_pairs
 from hil.bench.sky import FIRST_NODE, GROUND_NODE, RADIO, Sky, SunlightTable, isl_terminals
+from hil.bench.strikes import Strikes
 from hil.bench.workload import KIND, Item, Workload, mosaic_rows
 from hil.channel.impairments import Impairments
 from hil.channel.link import Link
 from hil.channel.relay import Relay
 from hil.faults.injector import Injector
-from hil.faults.plan import LinkDegraded
 from hil.imagery.mosaic import MosaicRow
 from hil.sim.disk import SimulatedDisk
 from hil.sim.fence import fence
@@ -46,56 +47,11 @@ from hil.sim.streams import Streams
 from hil.sim.trace import Trace
 
 NS_PER_S: Final = 1_000_000_000
-BROWN_OUT_CHECK_S: Final = 120.0
-"""A node that browned out looks for charge at this period [s]."""
-BROWN_OUT_BOOT_SHARE: Final = 0.2
-"""Charge share at which it boots again."""
 DISK_BYTES: Final = 64 * 1024 * 1024
 """Simulated disk of a node: real bytes in this process's memory, so smaller than the profile's storage."""
 WATCH_S: Final = 60.0
 """Period at which the bench looks at charge and temperature of every board [s]."""
-ENERGY_TOLERANCE_J: Final = 1.0
-"""Rounding of some ten thousand additions in an energy account [J]."""
 GROUND_DISK_BYTES: Final = 1024 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class JobResult:
-    """What came down for one job."""
-
-    report: JobReport
-    result: bytes
-    completed_ns: int
-
-
-@dataclass(slots=True)
-class Outcome:
-    """A finished run.
-
-    Attributes:
-        digest: the trace's digest, the identity of the run.
-        counters: name -> number, everything that the summary prints.
-        violations: broken rules.
-        results: job -> what came down.
-        unmet: expectations of the scenario that were not met, in words.
-        ended_ns: virtual time at the end.
-        fired: fault kind -> times that it struck.
-        interrupted: whether the user stopped it.
-    """
-
-    digest: str
-    counters: dict[str, float]
-    violations: list[Violation]
-    results: dict[int, JobResult]
-    unmet: list[str]
-    ended_ns: int
-    fired: dict[str, int]
-    interrupted: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """The verdict."""
-        return not self.violations and not self.unmet and not self.interrupted
 
 
 @dataclass(slots=True)
@@ -169,6 +125,9 @@ class Bench:
         self._stop = asyncio.Event()
         self._links: dict[str, list[Link]] = {}
         self._relay = Relay(self.loop.call_at_ns, lambda: self.loop.now_ns)
+        self._strikes = Strikes(
+            self.satellites, self._links, self._base_impairments, lambda: self.loop.now_ns, self._log_for("bench")
+        )
 
     def run(self) -> Outcome:
         """Run to the end, or until interrupted.
@@ -258,7 +217,7 @@ class Bench:
             clock,
             SunlightTable(self.sky.sunlight[index], self.sky.step_s),
             initial_charge_share=spec.initial_charge,
-            on_brown_out=lambda: self._brown_out(spec.name),
+            on_brown_out=lambda: self._strikes.brown_out(spec.name),
         )
         self.satellites[spec.name] = Satellite(
             config=config,
@@ -336,9 +295,6 @@ class Bench:
         if self.workload is not None:
             self.ground.store.put(self.workload.model)
 
-    def _ground_counts(self) -> NodeCounts:
-        return NodeCounts.of_agent(self.ground.agent)
-
     # -- work
 
     def _submit_one(self, item: Item) -> int:
@@ -380,61 +336,10 @@ class Bench:
                 self.loop.call_later(spacing_s, self._submit, position)
                 return
 
-    # -- being struck (hil.faults.injector.Strikable)
-
-    def reset_node(self, node: str, cause: str, off_s: float) -> bool:
-        """Cut a node's power and boot it later."""
-        satellite = self.satellites[node]
-        if not satellite.is_on:
-            return False
-        satellite.cut()
-        satellite.boot_later(off_s, ResetCause[cause])
-        return True
-
-    def break_link(self, link: str, duration_s: float) -> bool:
-        """Stop both directions of a link."""
-        end_ns = self.loop.now_ns + round(duration_s * NS_PER_S)
-        for channel in self._links.get(link, []):
-            channel.add_outage(self.loop.now_ns, end_ns)
-        return link in self._links
-
-    def degrade_link(self, link: str, fault: LinkDegraded) -> bool:
-        """Worsen a link for a while."""
-        channels = self._links.get(link, [])
-        if channels:
-            base = self._base_impairments(link)
-            worse = msgspec.structs.replace(
-                base,
-                bit_error_rate=max(base.bit_error_rate, fault.bit_error_rate),
-                loss=max(base.loss, fault.loss),
-                duplicate=max(base.duplicate, fault.duplicate),
-                reorder=max(base.reorder, fault.reorder),
-                reorder_delay_s=max(base.reorder_delay_s, 0.05),
-            )
-            for channel in channels:
-                channel.set_impairments(worse)
-            self.loop.call_later(fault.duration_s, self._restore_link, link)
-        return bool(channels)
-
-    def strike_weights(self, node: str, random: Random, bits: int) -> bool:
-        """Flip bits of a model in a node's memory."""
-        return self.satellites[node].strike_weights(random, bits)
-
-    def rot_object(self, node: str, random: Random) -> bool:
-        """Flip a bit of a stored object."""
-        return self.satellites[node].rot_object(random)
-
-    def _restore_link(self, link: str) -> None:
-        for channel in self._links[link]:
-            channel.set_impairments(self._base_impairments(link))
-        self.trace.record(self.loop.now_ns, "bench", "fault.link_restored", {"link": link})
-
-    def _base_impairments(self, link: str) -> Impairments:
-        stations = {station.name for station in self.scenario.stations}
-        return self._link_spec(GROUND_NODE if link.split("/")[0] in stations else FIRST_NODE).impairments
-
     def _arm_faults(self) -> None:
-        injector = Injector(self, self.loop.call_at_ns, self._log_for("bench"), self.streams.child("strikes").random)
+        injector = Injector(
+            self._strikes, self.loop.call_at_ns, self._log_for("bench"), self.streams.child("strikes").random
+        )
         self.trace.subscribe(injector.observe)
         injector.arm(self.scenario.faults)
         radiation = self.scenario.radiation
@@ -447,18 +352,9 @@ class Bench:
             steps = sky_of.flux_steps(self.sky, index, 0.0, self.until_ns / NS_PER_S)
             injector.arm_upsets(spec.name, steps, self.sky.step_s, rate)
 
-    def _brown_out(self, name: str) -> None:
-        self.trace.record(self.loop.now_ns, "bench", "fault.brown_out", {"node": name})
-        self.loop.call_soon(self.satellites[name].cut)
-        self.loop.call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
-
-    def _after_brown_out(self, name: str) -> None:
-        satellite = self.satellites[name]
-        sensors = satellite.board.sensors()
-        if sensors.charge_j < BROWN_OUT_BOOT_SHARE * sensors.battery_j:
-            self.loop.call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
-        elif not satellite.is_on:
-            satellite.boot(ResetCause.BROWN_OUT)
+    def _base_impairments(self, link: str) -> Impairments:
+        stations = {station.name for station in self.scenario.stations}
+        return self._link_spec(GROUND_NODE if link.split("/")[0] in stations else FIRST_NODE).impairments
 
     # -- ending
 
@@ -493,10 +389,12 @@ class Bench:
         now_ns = self.loop.now_ns
         if not interrupted:
             self.monitor.finish(now_ns)
-        self._judge_frames(now_ns)
-        self._judge_energy(now_ns)
+        everyone = self.satellites.values()
+        judge_frames(self.monitor, self._relay, everyone, NodeCounts.of_agent(self.ground.agent), now_ns)
+        judge_energy(self.monitor, everyone, now_ns)
         counters = self._count()
-        counters.update(self._judge_results(now_ns))
+        if self.workload is not None:
+            counters |= judge_results(self.monitor, self.workload, self.items, self.results, self.cache, now_ns)
         fired = {kind: count for kind, count in sorted(self.trace.counts.items()) if kind.startswith("fault.")}
         unmet = []
         if not interrupted and self.until_ns == self.scenario.duration_ns:
@@ -515,76 +413,10 @@ class Bench:
             interrupted=interrupted,
         )
 
-    def _judge_frames(self, now_ns: int) -> None:
-        """Conservation: what a node accepted was delivered clean, what it rejected was delivered flipped."""
-        clean, flipped = self._relay.delivered_clean, self._relay.delivered_flipped
-        ends = {s.config.name: (s.config.node, s.totals()) for s in self.satellites.values()}
-        ends["ground"] = (GROUND_NODE, self._ground_counts())
-        for name, (number, counts) in ends.items():
-            delivered = sum(count for (node, _), count in clean.items() if node == number)
-            struck = sum(count for (node, _), count in flipped.items() if node == number)
-            self.monitor.require(
-                2,
-                now_ns,
-                counts.frames_accepted == delivered and counts.frames_rejected == struck,
-                f"{name}: accepted {counts.frames_accepted} frames of {delivered} delivered clean, rejected "
-                f"{counts.frames_rejected} of {struck} delivered with flips",
-            )
-
-    def _judge_energy(self, now_ns: int) -> None:
-        for satellite in self.satellites.values():
-            name, account = satellite.config.name, satellite.board.account
-            left_j = satellite.board.sensors().charge_j
-            balance_j = account.initial_j + account.harvested_j - account.drawn_j - account.lost_j - account.shunted_j
-            self.monitor.require(
-                5,
-                now_ns,
-                account.unserved_j == 0.0 and abs(balance_j - left_j) < ENERGY_TOLERANCE_J,
-                f"{name}: drew {account.unserved_j:.3f} J that were not there; balance {balance_j - left_j:.3f} J",
-            )
-            node = satellite.node
-            if node is not None and node.modes.mode is Mode.SAFE and self._crash is None:
-                silent_ns = now_ns - node.beaconed_ns
-                limit_ns = round(2 * (node.config.beacon_period_s + node.config.tick_period_s) * NS_PER_S)
-                self.monitor.require(5, now_ns, silent_ns <= limit_ns, f"{name}: SAFE and no beacon for {silent_ns} ns")
-
-    def _judge_results(self, now_ns: int) -> dict[str, float]:
-        """Compare what came down with the fault-free reference, byte for byte."""
-        if self.workload is None:
-            return {}
-        equal, saved_bytes, down_bytes, agreeing, judged = 0, 0, 0, 0, 0
-        for job, done in sorted(self.results.items()):
-            item = self.items[job]
-            reference = self.workload.reference(item, self.cache)
-            report = done.report
-            wanted = reference.measure <= self.workload.spec.product_cover_max
-            same = done.result == reference.result and report.product == (
-                digest_of(reference.product) if wanted else b""
-            )
-            self.monitor.require(
-                2, now_ns, same, f"job {job}: what node {report.node} brought is not the fault-free reference"
-            )
-            equal += same
-            down_bytes += report.result_bytes + (report.product_bytes if report.product else 0)
-            saved_bytes += 0 if report.product else report.product_bytes
-            if item.truth is not None:
-                agreeing += int((cloud_mask.decode_mask(done.result) == item.truth).sum())
-                judged += item.truth.size
-        counters: dict[str, float] = {
-            "results_equal": equal,
-            "downlinked_bytes": down_bytes,
-            "saved_bytes": saved_bytes,
-            "energy_jobs_j": round(sum(done.report.energy_j for done in self.results.values()), 1),
-            "last_job_s": round(max((done.completed_ns for done in self.results.values()), default=0) / NS_PER_S, 1),
-        }
-        if judged:
-            counters["mask_accuracy_percent"] = round(100 * agreeing / judged, 2)
-        return counters
-
     def _count(self) -> dict[str, float]:
         """Numbers of the whole run."""
         events, channel = self.trace.counts, self._relay.total()
-        counts = sum((s.totals() for s in self.satellites.values()), self._ground_counts())
+        counts = sum((s.totals() for s in self.satellites.values()), NodeCounts.of_agent(self.ground.agent))
         ends = [end for ended in self.monitor.ended.values() for end in ended]
         return {
             "jobs_accepted": len(self.monitor.accepted),

@@ -18,7 +18,8 @@ from hil.channel.relay import Relay
 from hil.sim.disk import SimulatedDisk
 
 BOOT_S = 5.0
-"""From a commanded reset to the start of the manager [s]: a warm start of a small Linux board; power cuts name their own."""
+"""From a commanded reset to the start of the manager [s]: a warm start of a small Linux board; power cuts name their
+own."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The scenario file: fleet + links + workload + faults + expectations, in TOML.
 
-Every field is typed and bounded here; what is wrong is reported with file, field and expectation. Shipped scenarios lie in
-`hil/scenarios`; a path to a user's own file works wherever a name does.
+Every field is typed and bounded here; what is wrong is reported with file, field and expectation. Shipped scenarios lie
+in `hil/scenarios`; a path to a user's own file works wherever a name does.
 """
 
 import datetime

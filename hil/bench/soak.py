@@ -1,4 +1,5 @@
-"""Many seeds of one scenario on supervised processes: a crash or a hang of a worker is a finding, never a lost batch."""
+"""Many seeds of one scenario on supervised processes: a crash or a hang of a worker is a finding, never a lost
+batch."""
 
 import multiprocessing
 import time

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hil.bench.invariants import RULES
-from hil.bench.run import Outcome
+from hil.bench.judge import Outcome
 
 VIOLATIONS_SHOWN_MAX: Final = 10
 

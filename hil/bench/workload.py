@@ -1,7 +1,7 @@
 """The cloud-mask workload: a real scene under generated clouds, cut into tiles, one job each, and the truth about them.
 
-The reference masks come from the same model on the same bytes with no fault anywhere: what came down must equal them, byte
-for byte on the machine that ran both (docs/determinism.md says what holds across machines).
+The reference masks come from the same model on the same bytes with no fault anywhere: what came down must equal them,
+byte for byte on the machine that ran both (docs/determinism.md says what holds across machines).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Strikes: takes planned faults and the upsets of the radiation environment to the bench at their instants.
 
-What struck, and whether it hit anything, is recorded: a fault that never fired is a result about the campaign, not about
-the system.
+What struck, and whether it hit anything, is recorded: a fault that never fired is a result about the campaign, not
+about the system.
 """
 
 from collections.abc import Callable, Sequence

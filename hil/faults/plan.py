@@ -141,7 +141,7 @@ def draw(
             node=random.choice(nodes),
             at_s=at_s,
             bits=random.randint(1, 3),
-            when=random.choice(("now", "job_running")),  # type: ignore[arg-type]
+            when=random.choice(("now", "job_running")),
         )
         for at_s in at
     ]

@@ -3,7 +3,7 @@
 A station sees a satellite while it stands higher than the station's least elevation above the WGS84 horizon (refraction
 is left out). Two satellites see each other within a range and while the line between them clears the Earth and the
 dense air above it. Windows end between the samples (`hil.world.intervals`), hence acquisition (AOS) and loss of
-signal (LOS) are right to a second for samples to 60 s apart; a contact that lies wholly between two samples is not seen.
+signal (LOS) are right to a second for samples to 30 s apart; a contact wholly between two samples is not seen.
 """
 
 from collections.abc import Sequence
@@ -212,7 +212,7 @@ def isl_windows(
 
 
 def assign_antennas(windows: Sequence[Window], stations: Sequence[Station]) -> list[Window]:
-    """Give antennas to satellites: an antenna serves one satellite at a time, a satellite's radio one station at a time.
+    """Give antennas to satellites: an antenna serves one satellite at a time, and a radio one station at a time.
 
     A service is kept until loss of signal. Whenever an antenna and a satellite in its view are both free, the contact
     with the longest time left begins, at a tie that of the lower satellite and then the lower station.

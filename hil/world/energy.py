@@ -11,7 +11,8 @@
     T_r' = (G (T_e - T_r) + absorbed_sun_w sunlight + absorbed_albedo_ir_w - eps sigma A T_r^4) / C_r
 
 All power that a node draws ends as heat in its electronics. The steps are explicit Euler in equal parts of at most
-`SUBSTEP_S_MAX`. The scalar model of a simulated board computes the same operations in the same order, hence both agree.
+`SUBSTEP_S_MAX`. The scalar model of a simulated board computes the same operations in the same order, hence both agree
+bit for bit, until a battery is empty: there the board switches off, and here the charge stays zero (the caller judges).
 """
 
 from dataclasses import dataclass, fields
@@ -108,15 +109,16 @@ def step(
     part_s = dt_s / substeps
     p = parameters
     net_w = p.array_w * sunlight - load_w
-    stored_w = np.where(net_w > 0, net_w * p.charge_efficiency, net_w / p.discharge_efficiency)
+    stored_j = np.where(net_w > 0, net_w * p.charge_efficiency, net_w / p.discharge_efficiency) * part_s
     absorbed_sun_w = p.absorbed_sun_w * sunlight
+    radiated_w_k4 = p.emissivity * STEFAN_BOLTZMANN_W_M2_K4 * p.radiator_area_m2
     charge_j, electronics_k, radiator_k = state.charge_j, state.electronics_k, state.radiator_k
     for _ in range(substeps):
-        charge_j = np.clip(charge_j + stored_w * part_s, 0.0, p.battery_j)
+        charge_j = np.clip(charge_j + stored_j, 0.0, p.battery_j)
         conducted_w = p.conductance_w_k * (electronics_k - radiator_k)
         square_k2 = radiator_k * radiator_k
-        radiated_w = p.emissivity * STEFAN_BOLTZMANN_W_M2_K4 * p.radiator_area_m2 * (square_k2 * square_k2)
-        electronics_k = electronics_k + (load_w - conducted_w) / p.electronics_heat_capacity_j_k * part_s
+        radiated_w = radiated_w_k4 * square_k2 * square_k2
+        electronics_k = electronics_k + part_s * (load_w - conducted_w) / p.electronics_heat_capacity_j_k
         heating_w = conducted_w + absorbed_sun_w + p.absorbed_albedo_ir_w - radiated_w
-        radiator_k = radiator_k + heating_w / p.radiator_heat_capacity_j_k * part_s
+        radiator_k = radiator_k + part_s * heating_w / p.radiator_heat_capacity_j_k
     return EnergyState(charge_j, electronics_k, radiator_k)

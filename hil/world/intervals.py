@@ -66,7 +66,7 @@ class Cubics:
         value = self._differences[-1]
         for i in range(len(self._differences) - 2, -1, -1):
             value = value * (times_s - self._times_s[i]) + self._differences[i]
-        return value
+        return np.asarray(value)
 
 
 def blocks(shape: tuple[int, ...]) -> list[slice]:

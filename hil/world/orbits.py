@@ -32,7 +32,7 @@ ECCENTRICITY: Final = 0.0001
 ALTITUDE_KM_MIN: Final = 150.0
 """Lowest generated orbit [km]: below it the air ends an orbit within a day, and drag is not modelled."""
 ALTITUDE_KM_MAX: Final = 5_000.0
-"""Highest generated orbit [km]: above it SGP4 turns to its deep-space theory, which these elements were not made for."""
+"""Highest generated orbit [km]: soon above it SGP4 turns to its deep-space theory."""
 GOLDEN_ANGLE_RAD: Final = pi * (3 - sqrt(5))
 """Turn between neighbours on a sunflower spiral, which fills a disc evenly (Vogel, Math. Biosciences 44, 1979)."""
 _CHUNK_STEPS: Final = 64
@@ -82,8 +82,8 @@ class Constellation:
                 satellite, step = (int(index) for index in np.argwhere(errors)[0])
                 reason = SGP4_ERRORS.get(int(errors[satellite, step]), "unknown error")
                 raise ConfigError(
-                    f"constellation: {self.names[satellite]}: no position {times_s[start + step]:.0f} s after the epoch: "
-                    f"{reason}; expected elements that are valid then"
+                    f"constellation: {self.names[satellite]}: no position {times_s[start + step]:.0f} s after the "
+                    f"epoch: {reason}; expected elements that are valid then"
                 )
         return positions
 
@@ -186,13 +186,13 @@ def formation(
 ) -> Constellation:
     """A cluster of satellites within a radius around a reference orbit.
 
-    All fly on general circular orbits (Clohessy and Wiltshire 1960; Sabol, Burns and McLaughlin 2001): equal periods, an
-    eccentricity of rho / 2a and a tilt of sqrt(3) rho / 2a keep a satellite at the distance rho from the centre, in one
-    common plane that turns with the orbit. The cluster therefore turns as a rigid disc, and the distances between
+    All fly on general circular orbits (Clohessy and Wiltshire 1960; Sabol, Burns and McLaughlin 2001): equal periods,
+    an eccentricity of rho / 2a and a tilt of sqrt(3) rho / 2a keep a satellite at the distance rho from the centre, in
+    one common plane that turns with the orbit. The cluster therefore turns as a rigid disc, and the distances between
     neighbours hold to about a tenth over some orbits; then the oblateness of the Earth shears the disc.
 
     Args:
-        total: number of satellites, spread evenly over the disc; neighbours are about `radius_km * sqrt(3 / total)` apart.
+        total: number of satellites, spread evenly over the disc, about `radius_km * sqrt(3 / total)` apart.
         radius_km: radius of the disc.
         inclination_deg: of the reference orbit; away from 0 and 180 degrees, where a tilt has no node.
         altitude_km: mean altitude of the reference orbit above the equatorial radius.
@@ -268,8 +268,8 @@ def _loaded(path: Path, satellites: list[tuple[str, Satrec]], epoch_utc_ns: int 
 
 
 def _element_epoch_utc_ns(satrec: Satrec) -> int:
-    days, fraction = divmod(satrec.jdsatepoch - UNIX_EPOCH_JD, 1.0)
-    return int(days) * NS_PER_DAY + round((fraction + satrec.jdsatepochF) * NS_PER_DAY)
+    days, fraction = divmod(float(satrec.jdsatepoch) - UNIX_EPOCH_JD, 1.0)
+    return int(days) * NS_PER_DAY + round((fraction + float(satrec.jdsatepochF)) * NS_PER_DAY)
 
 
 def _numbered(prefix: str, total: int) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def sunlight(positions_km: NDArray[np.float64], times_s: NDArray[np.float64], ep
 def sunlit_intervals(
     positions_km: NDArray[np.float64], times_s: NDArray[np.float64], epoch_utc_ns: int
 ) -> list[list[tuple[float, float]]]:
-    """When each satellite has full or partial light, in order, with ends right to a second for samples to 60 s apart.
+    """When each satellite has full or partial light, in order, with ends right to a second for samples to 30 s apart.
 
     Args:
         positions_km: (n, t, 3) km, TEME.
@@ -91,7 +91,7 @@ def _sun_at(times_s: NDArray[np.float64], epoch_utc_ns: int) -> NDArray[np.float
 
 
 def _above_umbra_rad(positions_km: NDArray[np.float64], sun: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, t) angle by which the sun's upper limb clears the Earth's limb: 0 at the umbra, a sun's width in full light."""
+    """(n, t) angle of the sun's upper limb above the Earth's limb: 0 at the umbra, a sun's width in full light."""
     radius_km = np.sqrt(np.einsum("ijk,ijk->ij", positions_km, positions_km))
     towards_km = np.einsum("ijk,jk->ij", positions_km, sun)
     from_centre_rad = np.arccos(np.clip(-towards_km / radius_km, -1.0, 1.0))
