@@ -18,7 +18,7 @@ from flightsw.core.commanding import Commands, Handler, Outcome
 from flightsw.core.dictionary import COMPONENTS, DICTIONARY_DIGEST
 from flightsw.core.events import Events
 from flightsw.core.modes import Cause, ModeManager, job_refusal
-from flightsw.errors import MessageError, StorageError
+from flightsw.errors import MessageError, SensorError, StorageError
 from flightsw.net.agent import BundleAgent, Delivery
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.endpoint import Endpoint
@@ -55,6 +55,9 @@ BEACON_LIFETIME_MS: Final = 60_000
 
 REPORT_LIFETIME_MS: Final = 4 * 3_600_000
 """Reports, events and objects may wait for passes [ms]."""
+
+PUSH_PATIENCE_NS: Final = 180_000_000_000
+"""How long a job waits for its objects to be pushed before it asks for them [ns]: three of the sender's questions."""
 
 SESSION_BITS: Final = 32
 """Session and bundle numbers of one boot; the boot count stands above them, so that a reset never repeats one."""
@@ -178,6 +181,7 @@ class Node:
             if now_ns - self._scrubbed_ns >= round(self.config.scrub_period_s * NS_PER_S):
                 self._scrubbed_ns = now_ns
                 self._scrub()
+                self._fetch_missing(now_ns)
             self._send_reports(now_ns)
             self._pump_transfers(now_ns)
             if self.jobs.jobs:
@@ -185,7 +189,11 @@ class Node:
             await asyncio.sleep(period_s)
 
     def _judge_sensors(self, now_ns: int) -> None:
-        sensors = self._ports.board.sensors()
+        try:
+            sensors = self._ports.board.sensors()
+        except SensorError as error:  # no judgement without a reading; jobs pause for the same reason
+            self._report(Severity.WARNING_HI, "NODE", "SENSOR_LOST", str(error)[:512])
+            return
         share = sensors.charge_j / sensors.battery_j
         cause = self.modes.observe(share, sensors.sunlight)
         if cause is not None:
@@ -238,6 +246,16 @@ class Node:
                     sizes.update({job.spec.model: job.spec.model_bytes, job.spec.data: job.spec.data_bytes})
             if rotten in sizes:
                 self._want_object(rotten, sizes[rotten])
+
+    def _fetch_missing(self, now_ns: int) -> None:
+        """Ask for what waiting jobs have waited for too long: a push may have ended with a reset of either side."""
+        for job in self.jobs.jobs.values():
+            if job.state is not JobState.WAITING_OBJECTS or now_ns - job.accepted_ns < PUSH_PATIENCE_NS:
+                continue
+            spec = job.spec
+            for digest, size_bytes in ((spec.model, spec.model_bytes), (spec.data, spec.data_bytes)):
+                if not self.store.has(digest) and not self.transfers.is_fetching(digest):
+                    self._want_object(digest, size_bytes)
 
     def _on_upset(self, digest: bytes, found: Scrub) -> None:
         self._log("model.upset", {"model": digest, "outcome": found.name})

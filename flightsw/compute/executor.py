@@ -8,7 +8,7 @@ from flightsw.compute.budget import Budget, Verdict
 from flightsw.compute.jobs import FINAL_STATES, Job, JobTable
 from flightsw.compute.models import Models, Scrub
 from flightsw.config import NodeConfig
-from flightsw.errors import BoardError, ConfigError, StorageError, WireError
+from flightsw.errors import BoardError, ConfigError, SensorError, StorageError, WireError
 from flightsw.objects.store import ObjectStore
 from flightsw.ports import Board, Clock, Log, Model, Runner
 from flightsw.wire.messages import JobReport, JobState
@@ -171,7 +171,11 @@ class Executor:
         refusal = self._may_run()
         if refusal is not None:
             return Verdict(False, refusal)
-        return self._budget.may_step(self._board.sensors(), step_w, step_s, self._clock.monotonic_ns())
+        try:
+            sensors = self._board.sensors()
+        except SensorError as error:
+            return Verdict(False, f"sensors: {error}")
+        return self._budget.may_step(sensors, step_w, step_s, self._clock.monotonic_ns())
 
     def _load(self, job: Job) -> tuple[Model, bytes] | None:
         """Model and input of a job; None, and the job waits, when one of them is missing or rotten."""

@@ -56,6 +56,8 @@ class Commands:
         """CMDPC."""
         self.rejected_count = 0
         """CMDEC."""
+        self.unsaved_count = 0
+        """Failures that the disk did not take."""
         self._logged_count = 0
         for record in self._log.records():
             self._logged_count += 1
@@ -75,13 +77,17 @@ class Commands:
         if refusal is not None:
             self.rejected_count += 1
             return [self._verification(command, Stage.FAILED, refusal)]
-        self._save(command.command_id, Outcome(CommandCode.OK))
+        try:
+            self._save(command.command_id, Outcome(CommandCode.OK))
+        except StorageError as error:  # what cannot be remembered is not done: a repeat would do it twice
+            self.rejected_count += 1
+            return [self._verification(command, Stage.FAILED, Outcome(CommandCode.EXECUTION_ERROR, str(error)))]
         self._on_execute(command, age_ms)
         outcome = self._handlers[command.opcode](command.arguments)
         stage = Stage.COMPLETED if outcome.code is CommandCode.OK else Stage.FAILED
         if stage is Stage.FAILED:
             self.rejected_count += 1
-            self._save(command.command_id, outcome)
+            self._save_failure(command.command_id, outcome)
         else:
             self.executed_count += 1
         final = self._verification(command, stage, outcome)
@@ -108,6 +114,13 @@ class Commands:
         self._log.append(cbor.dumps([command_id, int(outcome.code), outcome.detail[:512]]))
         self._log.sync()
         self._logged_count += 1
+
+    def _save_failure(self, command_id: int, outcome: Outcome) -> None:
+        """Keep how a command failed, for a repeat after a reset; on a full disk it will say COMPLETED then."""
+        try:
+            self._save(command_id, outcome)
+        except StorageError:
+            self.unsaved_count += 1
 
     def _remember(self, command_id: int, verification: Verification) -> None:
         self._done[command_id] = verification

@@ -47,6 +47,8 @@ class Monitor:
     """Job -> times accepted by the ground."""
     ended: dict[int, list[str]] = field(default_factory=dict)
     """Job -> ways in which it ended."""
+    pauses: dict[str, int] = field(default_factory=dict)
+    """Why jobs paused (energy, temperature, mode) -> how often."""
     commands_issued: set[tuple[str, int]] = field(default_factory=set)
     _executed: set[tuple[str, int]] = field(default_factory=set)
     _committed: dict[str, dict[int, _Committed]] = field(default_factory=dict)
@@ -111,6 +113,10 @@ class Monitor:
         if held is not None and held.attempt == fields["attempt"]:
             held.step = fields["step"]
 
+    def _paused(self, t_ns: int, source: str, kind: str, fields: dict[str, Any]) -> None:
+        why = fields["reason"].split()[0]
+        self.pauses[why] = self.pauses.get(why, 0) + 1
+
     def _job_ended_on_board(self, t_ns: int, source: str, kind: str, fields: dict[str, Any]) -> None:
         held = self._committed.setdefault(source, {}).get(fields["job"])
         if held is not None and held.attempt == fields["attempt"]:
@@ -140,5 +146,6 @@ _JUDGES: Final[dict[str, Callable[[Monitor, int, str, str, dict[str, Any]], None
     "job.checkpoint": Monitor._checkpoint,
     "job.ended": Monitor._job_ended_on_board,
     "job.forgotten": Monitor._forgotten,
+    "job.paused": Monitor._paused,
     "node.boot": Monitor._boot,
 }

@@ -12,7 +12,7 @@
 
 All power that a node draws ends as heat in its electronics. The steps are explicit Euler in equal parts of at most
 `SUBSTEP_S_MAX`. The scalar model of a simulated board computes the same operations in the same order, hence both agree
-bit for bit, until a battery is empty: there the board switches off, and here the charge stays zero (the caller judges).
+to rounding, until a battery is empty: there the board switches off, here the charge stays zero and the caller judges.
 """
 
 from dataclasses import dataclass, fields

@@ -1,18 +1,17 @@
-import random
-
 import pytest
 
 from flightsw.core.commanding import REMEMBERED_MAX, Commands, Outcome
 from flightsw.core.dictionary import COMMANDS
 from flightsw.wire.messages import Command, CommandCode, Stage
 from hil.sim.disk import SimulatedDisk
+from hil.sim.streams import Streams
 
 NODE = 11
 
 
 @pytest.fixture
 def disk():
-    return SimulatedDisk(1 << 24, random.Random(1))
+    return SimulatedDisk(1 << 24, Streams(1).random("disk"))
 
 
 class Bench:
@@ -98,3 +97,11 @@ def test_the_memory_of_executed_commands_stays_bounded_on_disk(disk):
     after = Bench(disk)
     after.commands.receive(noop(2 * REMEMBERED_MAX), age_ms=0)
     assert after.done == []
+
+
+def test_a_command_that_cannot_be_remembered_is_not_executed():
+    full = SimulatedDisk(8, Streams(1).random("disk"))
+    bench = Bench(full)
+    (answer,) = bench.commands.receive(noop(), age_ms=0)
+    assert (answer.stage, answer.code) == (Stage.FAILED, CommandCode.EXECUTION_ERROR)
+    assert bench.done == []

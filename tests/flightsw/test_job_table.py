@@ -1,11 +1,10 @@
-import random
-
 import msgspec
 import pytest
 
 from flightsw.compute.jobs import JobTable
 from flightsw.wire.messages import JobSpec, JobState
 from hil.sim.disk import SimulatedDisk
+from hil.sim.streams import Streams
 
 S = 1_000_000_000
 
@@ -30,7 +29,7 @@ def spec(job_id=1, attempt=1, priority=4, deadline_s=100):
 
 @pytest.fixture
 def disk():
-    return SimulatedDisk(1 << 20, random.Random(1))
+    return SimulatedDisk(1 << 20, Streams(1).random("disk"))
 
 
 def test_an_accepted_job_survives_a_power_cut(disk):

@@ -1,4 +1,4 @@
-"""Battery and heat of many nodes: the documented equations, and the simulated board's numbers to the bit."""
+"""Battery and heat of many nodes: the documented equations, and the numbers of the simulated board."""
 
 from dataclasses import replace
 
