@@ -1,4 +1,4 @@
-"""Makes hil/world/data/ap8_protons.npz from the AP-8 model. Needs the packages aep8 and astropy, which flatrack does not.
+"""Makes hil/world/data/ap8_protons.npz from the AP-8 model. Needs aep8 and astropy, which flatrack itself does not.
 
 Run: pip install aep8 && python scripts/make_proton_maps.py
 """

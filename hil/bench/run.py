@@ -383,6 +383,10 @@ class Bench:
             sensors = satellite.board.sensors()
             self._lowest_share = min(self._lowest_share, sensors.charge_j / sensors.battery_j)
             self._hottest_degc = max(self._hottest_degc, sensors.electronics_degc)
+        channel = self._relay.total()
+        # ties the digest to every frame, which would be too many to record one by one
+        traffic = {"sent": channel.sent, "bytes": channel.delivered_bytes, "flipped_bits": channel.flipped_bits}
+        self.trace.record(self.loop.now_ns, "bench", "channel", traffic)
         self.loop.call_later(WATCH_S, self._watch)
 
     def _judge(self, digest: str, interrupted: bool) -> Outcome:

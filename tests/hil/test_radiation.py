@@ -76,12 +76,8 @@ def test_the_map_closes_at_the_date_line() -> None:
     grids = np.zeros((1, 36, 72), np.float32)
     grids[..., 71], grids[..., 0] = 2.0, 6.0  # the cells on both sides of it
     protons = ProtonMap(np.array([400.0]), grids)
-    assert [_at(protons, 0.0, longitude_deg, 400.0) for longitude_deg in (178.75, 180.0, -180.0, -178.75)] == [
-        3,
-        4,
-        4,
-        5,
-    ]
+    flux = [_at(protons, 0.0, longitude_deg, 400.0) for longitude_deg in (178.75, 180.0, -180.0, -178.75)]
+    assert flux == pytest.approx([3.0, 4.0, 4.0, 5.0])
 
 
 def test_drift_moves_the_anomaly_west() -> None:
