@@ -289,6 +289,8 @@ class Cluster:
         row = job.row
         if row.node is None:
             return
+        # or a node that is out of reach would take it up when the cancellation has expired
+        self._desk.withdraw(row.command_id, now_ns)
         arguments = (row.job_id, row.attempt)
         self._desk.command(row.node, "JOBS.CANCEL", arguments, now_ns, lifetime_s=self._config.command_lifetime_s)
         others = (other.row for other in self._open.values() if other is not job and other.row.node == row.node)

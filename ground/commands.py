@@ -122,6 +122,11 @@ class CommandDesk:
         )
         return sent
 
+    def withdraw(self, command_id: int, now_ns: int) -> None:
+        """Send a command no more; no effect when its chain has ended. What is on its way may still arrive."""
+        if self._open.pop(command_id, None) is not None:
+            self._ledger.stage_command(command_id, Stage.FAILED, CommandCode.EXPIRED, "withdrawn", now_ns)
+
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to repeat or to record."""

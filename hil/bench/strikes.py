@@ -7,6 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from flightsw.ports import Log, Random, ResetCause
+from flightsw.wire.messages import JobState
 from hil.bench.satellite import Satellite
 from hil.channel.impairments import Impairments
 from hil.channel.link import Link
@@ -95,7 +96,9 @@ class Strikes:
     def brown_out(self, name: str) -> None:
         """A battery is empty: power is gone until the array has charged it. Called from inside the board: only
         schedules."""
-        self._record("fault.brown_out", {"node": name})
+        node = self._satellites[name].node
+        computing = node is not None and node.jobs.count(JobState.RUNNING) > 0
+        self._record("fault.brown_out", {"node": name, "computing": computing})
         loop = asyncio.get_running_loop()
         loop.call_soon(self._satellites[name].cut)
         loop.call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)

@@ -116,7 +116,11 @@ def verdict(outcome: Outcome) -> Text:
     if outcome.interrupted:
         text.append("interrupted: the partial run is kept\n", style="yellow")
     if outcome.passed:
-        text.append(f"PASS: all {len(RULES)} invariants held", style="bold green")
+        jobs = ""
+        if outcome.counters.get("jobs_accepted"):
+            completed, accepted = outcome.counters["jobs_completed"], outcome.counters["jobs_accepted"]
+            jobs = f", {completed:.0f} of {accepted:.0f} jobs completed"
+        text.append(f"PASS: all {len(RULES)} invariants held{jobs}", style="bold green")
     else:
         text.append("INTERRUPTED" if outcome.interrupted else "FAIL", style="bold red")
     return text
