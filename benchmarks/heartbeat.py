@@ -50,7 +50,7 @@ RANGE_KM: Final = 1500.0
 RATE_BPS: Final = 1_000_000.0
 DISK_BYTES: Final = 64 * 1024 * 1024
 IMPAIRMENTS: Final = Impairments(rate_bps=RATE_BPS, loss=0.01, bit_error_rate=1e-6, jitter_s=0.005)
-"""A fair link: one frame in a hundred vanishes, one in six hundred has a flipped bit, none arrives exactly when told."""
+"""A fair link: one frame in a hundred vanishes, one in six hundred has a flipped bit, none is punctual."""
 SUNLIT_S: Final = 1e9
 """Longer than any run: without eclipses there are no mode changes, hence no message but beacons [s]."""
 
@@ -82,7 +82,10 @@ class Fleet:
         name = f"sat-{index:04d}"
         profile = profiles.load("raspberry-pi-5")
         config = NodeConfig(
-            node=FIRST_NODE + index, name=name, ground=GROUND_NODE, interfaces=(InterfaceConfig(index=RADIO, name="radio"),)
+            node=FIRST_NODE + index,
+            name=name,
+            ground=GROUND_NODE,
+            interfaces=(InterfaceConfig(index=RADIO, name="radio"),),
         )
         return Satellite(
             config=config,

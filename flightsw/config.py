@@ -81,6 +81,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ground: Annotated[int, msgspec.Meta(ge=1)] = 1
     interfaces: tuple[InterfaceConfig, ...]
     beacon_period_s: Positive = 10.0
+    housekeeping_period_s: Positive = 60.0
     tick_period_s: Positive = 10.0
     """Period of the rate group: sensors, modes, admission, scrub [s]."""
     scrub_period_s: Positive = 60.0

@@ -15,7 +15,7 @@ from flightsw.compute.jobs import Job, JobTable
 from flightsw.compute.models import Models, Scrub
 from flightsw.config import BoardProfile, NodeConfig, SunInterval
 from flightsw.core.commanding import Commands, Handler, Outcome
-from flightsw.core.dictionary import COMPONENTS, DICTIONARY_DIGEST
+from flightsw.core.dictionary import COMPONENTS
 from flightsw.core.events import Events
 from flightsw.core.modes import Cause, ModeManager, job_refusal
 from flightsw.errors import MessageError, SensorError, StorageError
@@ -26,6 +26,7 @@ from flightsw.objects.store import ObjectStore
 from flightsw.objects.transfers import ObjectArrived, TransferFailed, Transfers
 from flightsw.ports import Board, Clock, Disk, Link, Log, ResetCause, Runner
 from flightsw.storage.records import seal, unseal
+from flightsw.telemetry import Telemetry
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
     SERVICE_EVENT,
@@ -33,7 +34,6 @@ from flightsw.wire.messages import (
     SERVICE_OBJECT,
     SERVICE_TELEMETRY,
     Argument,
-    Beacon,
     Chunk,
     Command,
     CommandCode,
@@ -134,9 +134,26 @@ class Node:
         self.agent = BundleAgent(config.node, plan, config.interfaces, session_base=self.boot_count << SESSION_BITS)
         self.endpoint = Endpoint(ports.clock, ports.link, self.agent, self._on_delivery)
         self._scrubbed_ns = self._started_ns
-        self._tick_ns = round(config.tick_period_s * NS_PER_S)
-        self.beaconed_ns = self._started_ns - round(config.beacon_period_s * NS_PER_S)
+        self._telemetry = Telemetry(
+            config.node,
+            self.boot_count,
+            ports.board.reset_cause(),
+            commands=self.commands,
+            modes=self.modes,
+            events=self.events,
+            jobs=self.jobs,
+            models=self.models,
+            store=self.store,
+            transfers=self.transfers,
+            agent=self.agent,
+            disk=ports.disk,
+        )
+        # a nanosecond less than the period: a tick that comes at the very deadline counts as due
+        self._beacon_ns = round(config.beacon_period_s * NS_PER_S) - 1
+        self._housekeeping_ns = round(config.housekeeping_period_s * NS_PER_S) - 1
+        self.beaconed_ns = self._started_ns - self._beacon_ns
         """When the last beacon was sent [monotonic ns]."""
+        self._housekept_ns = self._started_ns
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -194,35 +211,16 @@ class Node:
         except SensorError as error:  # no judgement without a reading; jobs pause for the same reason
             self._report(Severity.WARNING_HI, "NODE", "SENSOR_LOST", str(error)[:512])
             return
-        share = sensors.charge_j / sensors.battery_j
-        cause = self.modes.observe(share, sensors.sunlight)
+        cause = self.modes.observe(sensors.charge_j / sensors.battery_j, sensors.sunlight)
         if cause is not None:
             self._note_mode(cause)
-        # one slack nanosecond per period: a tick that comes at the very deadline counts as due
-        if now_ns - self.beaconed_ns >= round(self.config.beacon_period_s * NS_PER_S) - 1:
+        uptime_s = (now_ns - self._started_ns) // NS_PER_S
+        if now_ns - self.beaconed_ns >= self._beacon_ns:
             self.beaconed_ns = now_ns
-            beacon = Beacon(
-                node=self.config.node,
-                boot_count=self.boot_count,
-                uptime_s=(now_ns - self._started_ns) // NS_PER_S,
-                utc_ns=self._clock.utc_ns(),
-                mode=self.modes.mode,
-                reset_cause=int(self._ports.board.reset_cause()),
-                charge_permille=max(0, min(1000, round(1000 * share))),
-                electronics_ddegc=round(10 * sensors.electronics_degc),
-                solar_dw=round(10 * sensors.solar_w),
-                load_dw=round(10 * sensors.load_w),
-                command_count=self.commands.executed_count,
-                command_error_count=self.commands.rejected_count,
-                jobs_waiting_count=self.jobs.count(JobState.WAITING_OBJECTS, JobState.READY),
-                jobs_completed_count=self.jobs.count(JobState.COMPLETED),
-                jobs_paused_count=self.jobs.count(JobState.PAUSED),
-                models_repaired_count=self.models.repaired_count,
-                frames_rejected_count=self.agent.counters.frames_rejected_count(),
-                storage_free_bytes=self._ports.disk.free_bytes(),
-                dictionary_digest=DICTIONARY_DIGEST,
-            )
-            self._send(SERVICE_TELEMETRY, beacon, BEACON_LIFETIME_MS, priority=1, reliable=False)
+            self._send_telemetry(self._telemetry.beacon(sensors, uptime_s, self._clock.utc_ns()), priority=1)
+        if now_ns - self._housekept_ns >= self._housekeeping_ns:
+            self._housekept_ns = now_ns
+            self._send_telemetry(self._telemetry.housekeeping(sensors, uptime_s), priority=5)
 
     def _note_mode(self, cause: Cause) -> None:
         mode = self.modes.mode
@@ -315,6 +313,9 @@ class Node:
             reliable=reliable,
         )
 
+    def _send_telemetry(self, message: Message, priority: int) -> None:
+        self._send(SERVICE_TELEMETRY, message, BEACON_LIFETIME_MS, priority=priority, reliable=False)
+
     def _send_event(self, event: Event) -> None:
         self._log("event", {"severity": event.severity.name, "name": f"{event.component}.{event.name}"})
         self._send(SERVICE_EVENT, event, REPORT_LIFETIME_MS, priority=3, reliable=True)
@@ -392,12 +393,15 @@ class Node:
         def ok(_: tuple[object, ...]) -> Outcome:
             return Outcome(CommandCode.OK)
 
-        def reset_counters(_: tuple[object, ...]) -> Outcome:
-            self.commands.reset_counters()
-            return Outcome(CommandCode.OK)
+        def reset_counters(component: str) -> Handler:
+            def reset(_: tuple[object, ...]) -> Outcome:
+                self.commands.reset_counters(component)
+                return Outcome(CommandCode.OK)
+
+            return reset
 
         handlers: dict[str, Handler] = {f"{component}.NOOP": ok for component in COMPONENTS}
-        handlers.update({f"{component}.RESET_COUNTERS": reset_counters for component in COMPONENTS})
+        handlers.update({f"{component}.RESET_COUNTERS": reset_counters(component) for component in COMPONENTS})
         handlers["NODE.RESET"] = self._do_reset
         handlers["MODE.SAFE"] = lambda _: self._do_mode(Cause.SAFE_COMMANDED)
         handlers["MODE.NOMINAL"] = lambda _: self._do_mode(Cause.NOMINAL_COMMANDED)

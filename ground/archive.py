@@ -7,7 +7,7 @@ is lost at a crash, unlike the ledger. Events and command verifications are deco
 from pathlib import Path
 from typing import Final
 
-from flightsw.wire.messages import Beacon, Event, Verification, decode_message
+from flightsw.wire.messages import Beacon, Event, Housekeeping, Verification, decode_message
 from ground.database import open_database
 
 APPLICATION_ID: Final = 0x46415243
@@ -18,6 +18,9 @@ BATCH_ROWS: Final = 2048
 
 _SCHEMA: Final = """
 CREATE TABLE beacons (
+  node INTEGER NOT NULL, received_ns INTEGER NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (node, received_ns)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE housekeeping (
   node INTEGER NOT NULL, received_ns INTEGER NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (node, received_ns)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE events (
@@ -31,6 +34,7 @@ CREATE TABLE verifications (
 ) STRICT;
 """
 _BEACON: Final = "INSERT OR REPLACE INTO beacons VALUES (?, ?, ?)"
+_HOUSEKEEPING: Final = "INSERT OR REPLACE INTO housekeeping VALUES (?, ?, ?)"
 _EVENT: Final = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _VERIFICATION: Final = "INSERT INTO verifications VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -49,6 +53,7 @@ class Archive:
     def __init__(self, path: Path | None = None) -> None:
         self._db = open_database(path, "archive", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA, "NORMAL")
         self._beacons: list[tuple[int, int, bytes]] = []
+        self._housekeeping: list[tuple[int, int, bytes]] = []
         self._events: list[tuple[object, ...]] = []
         self._verifications: list[tuple[object, ...]] = []
 
@@ -56,6 +61,12 @@ class Archive:
         """Keep a beacon as it came."""
         self._beacons.append((node, received_ns, payload))
         if len(self._beacons) >= BATCH_ROWS:
+            self.flush()
+
+    def add_housekeeping(self, node: int, received_ns: int, payload: bytes) -> None:
+        """Keep a housekeeping record as it came."""
+        self._housekeeping.append((node, received_ns, payload))
+        if len(self._housekeeping) >= BATCH_ROWS:
             self.flush()
 
     def add_event(self, event: Event, received_ns: int) -> None:
@@ -85,25 +96,37 @@ class Archive:
 
     def flush(self) -> None:
         """Write what waits."""
-        if not (self._beacons or self._events or self._verifications):
+        if not (self._beacons or self._housekeeping or self._events or self._verifications):
             return
         self._db.execute("BEGIN")
         self._db.executemany(_BEACON, self._beacons)
+        self._db.executemany(_HOUSEKEEPING, self._housekeeping)
         self._db.executemany(_EVENT, self._events)
         self._db.executemany(_VERIFICATION, self._verifications)
         self._db.execute("COMMIT")
-        self._beacons, self._events, self._verifications = [], [], []
+        self._beacons, self._housekeeping, self._events, self._verifications = [], [], [], []
 
     def beacons(self, node: int, start_ns: int, end_ns: int) -> list[tuple[int, Beacon]]:
         """(received [ns], beacon) of a node in [start, end)."""
+        return [
+            (at_ns, found)
+            for at_ns, found in self._packed("beacons", node, start_ns, end_ns)
+            if isinstance(found, Beacon)
+        ]
+
+    def housekeeping(self, node: int, start_ns: int, end_ns: int) -> list[tuple[int, Housekeeping]]:
+        """(received [ns], record) of a node in [start, end)."""
+        packed = self._packed("housekeeping", node, start_ns, end_ns)
+        return [(at_ns, found) for at_ns, found in packed if isinstance(found, Housekeeping)]
+
+    def _packed(self, table: str, node: int, start_ns: int, end_ns: int) -> list[tuple[int, object]]:
         self.flush()
         rows = self._db.execute(
-            "SELECT received_ns, payload FROM beacons WHERE node = ? AND received_ns >= ? AND received_ns < ? "
+            f"SELECT received_ns, payload FROM {table} WHERE node = ? AND received_ns >= ? AND received_ns < ? "
             "ORDER BY received_ns",
             (node, start_ns, end_ns),
         )
-        decoded = [(received_ns, decode_message(payload)) for received_ns, payload in rows]
-        return [(received_ns, beacon) for received_ns, beacon in decoded if isinstance(beacon, Beacon)]
+        return [(received_ns, decode_message(payload)) for received_ns, payload in rows]
 
     def events(self, node: int | None = None) -> list[tuple[int, int, int, str, str, str]]:
         """(received [ns], node, severity, component, name, text), by time of reception."""

@@ -159,6 +159,8 @@ class Cluster:
         job = self._open.get(sent.job_id) if sent is not None and sent.job_id is not None else None
         if job is None or job.row.command_id != verification.command_id or verification.stage is not Stage.FAILED:
             return
+        if job.report is not None:
+            return  # it ran: an answer that the report overtook
         with self._ledger.transaction():
             self._retry(job, now_ns, f"refused by the node: {verification.code.name} {verification.detail}")
 
@@ -251,6 +253,8 @@ class Cluster:
             self._retry(job, now_ns, "overdue")
         elif job.report is not None and now_ns >= job.give_up_ns:
             report = job.report
+            for digest, _ in _announced(report):
+                self._transfers.cancel(digest, report.node)  # another job that waits for it asks again
             self._retry(job, now_ns, "the result never came")
             self._acknowledge(report)
         elif job.report is not None and now_ns >= job.fetch_ns:

@@ -26,6 +26,7 @@ from flightsw.wire.messages import (
     Beacon,
     Chunk,
     Event,
+    Housekeeping,
     JobReport,
     ObjectQuery,
     ObjectStatus,
@@ -158,15 +159,19 @@ class GroundSegment:
             return
         now_ns = self._clock.monotonic_ns()
         cluster, service = self.cluster, delivery.service
-        if service == SERVICE_OBJECT and isinstance(message, OBJECT_MESSAGES):
+        # Beacons are by far the most, hence first; by type, because `isinstance` is slow for the structs of messages.
+        if type(message) is Beacon and service == SERVICE_TELEMETRY and message.node == delivery.source_node:
+            cluster.on_beacon(message, delivery.payload, now_ns)
+            if not cluster.has_news:
+                return
+        elif service == SERVICE_OBJECT and isinstance(message, OBJECT_MESSAGES):
             self.transfers.receive(message, delivery.source_node, now_ns)
         elif isinstance(message, OBJECT_MESSAGES) or getattr(message, "node", None) != delivery.source_node:
             self._bad(delivery, f"{type(message).__name__} that is not its sender's own")
             return
-        elif service == SERVICE_TELEMETRY and isinstance(message, Beacon):
-            cluster.on_beacon(message, delivery.payload, now_ns)
-            if not cluster.has_news:
-                return
+        elif service == SERVICE_TELEMETRY and isinstance(message, Housekeeping):
+            self.archive.add_housekeeping(message.node, now_ns, delivery.payload)
+            return
         elif service == SERVICE_EVENT and isinstance(message, Event):
             cluster.on_event(message, now_ns)
         elif service == SERVICE_COMMAND and isinstance(message, Verification):

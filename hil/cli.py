@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from flightsw.errors import ConfigError, FlatrackError
 from hil.bench import folder as folders
 from hil.bench import summary
-from hil.bench.execute import Execution, execute, prepare
+from hil.bench.execute import Execution, check_inputs, execute, prepare
 from hil.bench.run import Progress as RunProgress
 from hil.bench.scenario import load, shipped
 from hil.bench.soak import Finding, seed_range, soak
@@ -68,8 +68,9 @@ def main() -> None:
 )
 def run(scenario: str, seed: int, until_s: float | None, scene: Path | None, faults: str, out: Path) -> None:
     """Run a SCENARIO (a shipped name or a TOML file) in virtual time and judge it."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     prepared = prepare(load(scenario), seed, faults)
+    check_inputs(prepared, scene)
     folder = folders.create(out, prepared.name, seed)
     with _display(console) as show:
         done = execute(prepared, seed, until_s=until_s, scene=scene, folder=folder, on_progress=show)
@@ -84,23 +85,32 @@ def run(scenario: str, seed: int, until_s: float | None, scene: Path | None, fau
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def replay(run_folder: Path) -> None:
     """Run the run in folder RUN again and compare the two, event by event."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     identity = folders.load_identity(run_folder)
     recorded = run_folder / folders.TRACE_FILE
-    for _ in read_trace(recorded)[1]:  # reading to the end proves the recorded trace whole
-        pass
-    again = folders.create(run_folder / "replays", identity.scenario.name, identity.seed)
+    events_count = sum(1 for _ in read_trace(recorded)[1])  # reading to the end proves the recorded trace whole
     scene = None if identity.scene is None else Path(identity.scene)
+    check_inputs(identity.scenario, scene)
+    if identity.interrupted:
+        console.print(f"this run was interrupted after {events_count} events: the replay goes on to its planned end")
+    again = folders.create(run_folder / "replays", identity.scenario.name, identity.seed)
     with _display(console) as show:
         done = execute(
             identity.scenario, identity.seed, until_s=identity.until_s, scene=scene, folder=again, on_progress=show
         )
-    difference = first_difference(recorded, again / folders.TRACE_FILE)
+    if done.outcome.interrupted:
+        console.print("the replay was interrupted: nothing was compared", style="yellow")
+        sys.exit(EXIT_INTERRUPTED)
+    difference = first_difference(recorded, again / folders.TRACE_FILE, a_is_partial=identity.interrupted)
     console.print(f"recorded {identity.digest}\nreplayed {done.outcome.digest}")
+    if difference is None and identity.interrupted:
+        console.print(f"SAME as far as it went: the {events_count} events of the partial run", style="bold green")
+        return
     if difference is None and identity.digest == done.outcome.digest:
         console.print("SAME: the replay is the run, event for event", style="bold green")
         return
-    console.print(difference or "the events are equal, the identities of the runs are not", style="red")
+    difference = difference or f"the events are equal, the digest in {run_folder / folders.RUN_FILE} is not theirs"
+    console.print(difference, style="red", soft_wrap=True)
     if identity.flatrack != folders.software_version():
         console.print(f"recorded by flatrack {identity.flatrack}, this is {folders.software_version()}")
     console.print("DIFFERENT", style="bold red")
@@ -132,7 +142,7 @@ def list_scenarios() -> None:
 def soak_command(scenario: str, seeds: str, workers: int, faults: str, until_s: float | None) -> None:
     """Run a SCENARIO with many seeds, each with its own faults, and list those that break a rule."""
     numbers = seed_range(seeds)
-    load(scenario)
+    check_inputs(load(scenario))
     failed: list[Finding] = []
     started_s = time.monotonic()
     for finding in soak(scenario, numbers, workers=workers, faults=faults, until_s=until_s):
@@ -197,7 +207,7 @@ def _print(console: Console, done: Execution) -> None:
     if done.mosaic is not None:
         console.print(f"mosaic: {done.mosaic}", soft_wrap=True)
     console.print(f"trace digest: {done.outcome.digest}", soft_wrap=True)
-    console.print(summary.verdict(done.outcome))
+    console.print(summary.verdict(done.outcome), soft_wrap=True)
 
 
 if __name__ == "__main__":

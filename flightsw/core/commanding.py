@@ -6,11 +6,12 @@ The identifiers of executed commands survive a reset: the record is durable befo
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
 
-from flightsw.core.dictionary import COMMANDS, check_arguments
+from flightsw.core.dictionary import COMMANDS, COMPONENTS, check_arguments
 from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
 from flightsw.storage.log import RecordLog
@@ -33,6 +34,16 @@ class Outcome(NamedTuple):
 Handler = Callable[[tuple[object, ...]], Outcome]
 
 
+@dataclass(slots=True)
+class Counts:
+    """Command counters of one component."""
+
+    executed: int = 0
+    """CMDPC, processed."""
+    rejected: int = 0
+    """CMDEC, rejected."""
+
+
 class Commands:
     """Executes commands through the handlers of the components.
 
@@ -52,10 +63,7 @@ class Commands:
         self._on_execute = on_execute
         self._log = RecordLog(disk, LOG_NAME)
         self._done: OrderedDict[int, Verification] = OrderedDict()
-        self.executed_count = 0
-        """CMDPC."""
-        self.rejected_count = 0
-        """CMDEC."""
+        self.counts = {component: Counts() for component in COMPONENTS}
         self.unsaved_count = 0
         """Failures that the disk did not take."""
         self._logged_count = 0
@@ -74,30 +82,40 @@ class Commands:
         if last is not None:
             return [last]
         refusal = self._refusal(command, age_ms)
+        counts = self.counts.get(command.opcode.partition(".")[0], self.counts[COMPONENTS[0]])
         if refusal is not None:
-            self.rejected_count += 1
+            counts.rejected += 1
             return [self._verification(command, Stage.FAILED, refusal)]
         try:
             self._save(command.command_id, Outcome(CommandCode.OK))
         except StorageError as error:  # what cannot be remembered is not done: a repeat would do it twice
-            self.rejected_count += 1
+            counts.rejected += 1
             return [self._verification(command, Stage.FAILED, Outcome(CommandCode.EXECUTION_ERROR, str(error)))]
         self._on_execute(command, age_ms)
         outcome = self._handlers[command.opcode](command.arguments)
         stage = Stage.COMPLETED if outcome.code is CommandCode.OK else Stage.FAILED
         if stage is Stage.FAILED:
-            self.rejected_count += 1
+            counts.rejected += 1
             self._save_failure(command.command_id, outcome)
         else:
-            self.executed_count += 1
+            counts.executed += 1
         final = self._verification(command, stage, outcome)
         self._remember(command.command_id, final)
         return [self._verification(command, Stage.ACCEPTED, Outcome(CommandCode.OK)), final]
 
-    def reset_counters(self) -> None:
-        """CMDPC and CMDEC back to zero."""
-        self.executed_count = 0
-        self.rejected_count = 0
+    @property
+    def executed_count(self) -> int:
+        """Commands processed, all components."""
+        return sum(counts.executed for counts in self.counts.values())
+
+    @property
+    def rejected_count(self) -> int:
+        """Commands rejected, all components; those of an unknown component count for the first one."""
+        return sum(counts.rejected for counts in self.counts.values())
+
+    def reset_counters(self, component: str) -> None:
+        """CMDPC and CMDEC of a component back to zero."""
+        self.counts[component] = Counts()
 
     def _refusal(self, command: Command, age_ms: int) -> Outcome | None:
         if command.opcode not in COMMANDS:

@@ -34,6 +34,8 @@ class Endpoint:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._is_serving = False
+        self._is_more = False
+        """Whether the agent was told something while it was being served."""
         self._is_closed = False
         link.set_receiver(self._on_frame)
 
@@ -73,10 +75,12 @@ class Endpoint:
         """Do what is due now. Call it once to start: contacts that are open then begin. Needs a running event loop."""
         if self._is_serving or self._is_closed:
             # Called from a delivery, or by a wire that answers within `send`: the loop below goes round once more.
+            self._is_more = True
             return
-        self._is_serving = True
+        self._is_serving = self._is_more = True
         try:
-            while True:
+            while self._is_more:
+                self._is_more = False
                 frames = self.agent.pump(self._clock.monotonic_ns())
                 for interface, frame in frames:
                     try:
@@ -86,8 +90,6 @@ class Endpoint:
                 deliveries = self.agent.take_deliveries()
                 for delivery in deliveries:
                     self._on_delivery(delivery)
-                if not frames and not deliveries:
-                    break
         finally:
             self._is_serving = False
             self._arm()

@@ -1,5 +1,6 @@
 """Bundles that have arrived at their destination: which are taken, which came before, and who they are for."""
 
+from collections import deque
 from typing import Final
 
 from flightsw.net.agent_values import AgentCounters, BundleId, Delivery
@@ -41,7 +42,8 @@ class Inbox:
     def __init__(self, seen_bundles_max: int, counters: AgentCounters) -> None:
         self._seen_bundles_max = seen_bundles_max
         self._counters = counters
-        self._seen: dict[BundleId, None] = {}
+        self._seen: set[BundleId] = set()  # asked only whether a bundle is in it, never iterated
+        self._seen_order: deque[BundleId] = deque()
         self._deliveries: list[Delivery] = []
 
     def deliver(self, bundle: Bundle, age_ms: int) -> None:
@@ -52,8 +54,9 @@ class Inbox:
             self._counters.bundles_duplicate_count += 1
             return
         if len(self._seen) >= self._seen_bundles_max:
-            del self._seen[next(iter(self._seen))]
-        self._seen[bundle_id] = None
+            self._seen.remove(self._seen_order.popleft())
+        self._seen.add(bundle_id)
+        self._seen_order.append(bundle_id)
         self.add(Delivery(bundle.destination.service, source.node, bundle.payload, age_ms, bundle.lifetime_ms))
 
     def add(self, delivery: Delivery) -> None:

@@ -45,6 +45,9 @@ BLOCK_AGE: Final = 7
 BLOCK_HOP_COUNT: Final = 10
 """Block types, RFC 9171 §9.1."""
 
+SHORT_START_BYTES: Final = 6
+"""Bytes that say what a block is: five heads, of which the type's may take two. Longer ones are read, but slowly."""
+
 HOP_LIMIT_MAX: Final = 255
 """Largest hop limit; the smallest is 1. RFC 9171 §4.4.3."""
 
@@ -347,6 +350,27 @@ def _read_primary(data: bytes) -> tuple[Bundle, int]:
 
 def _read_block(data: bytes, start: int) -> tuple[CanonicalBlock, int]:
     """The block at the offset, and the offset after it."""
+    short = _read_short_start(data[start : start + SHORT_START_BYTES])
+    if short is None:
+        block_type, number, flags, crc_type, at = _read_block_start(data, start)
+    else:
+        block_type, number, flags, crc_type, start_bytes = short
+        at = start + start_bytes
+    content, at = read_bytes(data, at, "data")
+    return CanonicalBlock(block_type, number, flags, crc_type, content), checked_crc(data, start, at, crc_type)
+
+
+@lru_cache(maxsize=256)  # the same few for all bundles of a fleet; noise only drives them out
+def _read_short_start(start: bytes) -> tuple[int, int, int, int, int] | None:
+    """What `_read_block_start` reads from so few bytes; None when it takes more of them, or is wrong."""
+    try:
+        return _read_block_start(start, 0)
+    except MessageError:
+        return None
+
+
+def _read_block_start(data: bytes, start: int) -> tuple[int, int, int, int, int]:
+    """Type, number, flags and CRC type of the block at the offset, and the offset after them."""
     elements_count, at = read_head(data, start, ARRAY, "array")
     block_type, at = read_head(data, at, UNSIGNED, "type")
     number, at = read_head(data, at, UNSIGNED, "number")
@@ -358,8 +382,7 @@ def _read_block(data: bytes, start: int) -> tuple[CanonicalBlock, int]:
         raise MessageError(
             f"number: {number} for type {block_type}; 1 is the payload block's and its alone, 0 nobody's"
         )
-    content, at = read_bytes(data, at, "data")
-    return CanonicalBlock(block_type, number, flags, crc_type, content), checked_crc(data, start, at, crc_type)
+    return block_type, number, flags, crc_type, at
 
 
 def _interpret(bundle: Bundle, block: CanonicalBlock) -> None:

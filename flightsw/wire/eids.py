@@ -64,7 +64,10 @@ def read_eid(data: bytes, at: int, field: str) -> tuple[Eid, int]:
     Raises:
         MessageError: it is neither `[2, [node, service]]` nor `[1, 0]`; names the field.
     """
-    if data[at : at + 3] == b"\x82\x02\x82":
+    start = data[at : at + 3]
+    if start == b"\x82\x01\x00":
+        return DTN_NONE, at + 3
+    if start == b"\x82\x02\x82":
         node, at = read_head(data, at + 3, UNSIGNED, field)
         service, at = read_head(data, at, UNSIGNED, field)
         return Eid(node, service), at

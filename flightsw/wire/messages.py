@@ -7,14 +7,14 @@ with a default, so that an older peer's shorter arrays still decode.
 | service (ipn service number) | carries |
 |---|---|
 | 1 COMMAND | Command to a node; Verification back |
-| 2 TELEMETRY | Beacon |
+| 2 TELEMETRY | Beacon, Housekeeping |
 | 3 EVENT | Event |
 | 4 OBJECT | Chunk, ObjectQuery, ObjectStatus, ObjectWant |
 | 5 JOB | JobReport to the ground, JobReportAck back |
 """
 
 from enum import IntEnum, unique
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
@@ -265,10 +265,34 @@ class JobReportAck(Message, frozen=True, array_like=True, tag=11):
     attempt: Count
 
 
+class ComponentHousekeeping(msgspec.Struct, frozen=True, array_like=True):
+    """Housekeeping of one component; the two counters that operators look for come first."""
+
+    component: Name
+    command_count: Count
+    """CMDPC."""
+    command_error_count: Count
+    """CMDEC."""
+    values: tuple[tuple[Name, int | float], ...]
+
+
+class Housekeeping(Message, frozen=True, array_like=True, tag=12):
+    """Periodic record of all components; green (best effort)."""
+
+    node: Node
+    boot_count: Count
+    uptime_s: Count
+    components: Annotated[tuple[ComponentHousekeeping, ...], msgspec.Meta(max_length=64)]
+
+
 AnyMessage = (
     Beacon | Event | Command | Verification | Chunk | ObjectQuery | ObjectStatus | ObjectWant | JobSpec | JobReport
     | JobReportAck
+    | Housekeeping
 )  # fmt: skip
+
+_KINDS: Final[dict[object, type[AnyMessage]]] = {kind.__struct_config__.tag: kind for kind in get_args(AnyMessage)}
+"""Messages by type number. msgspec works out a union anew at each conversion, but remembers each struct."""
 
 
 def encode_message(message: Message) -> bytes:
@@ -286,8 +310,12 @@ def decode_message(data: bytes) -> AnyMessage:
     Raises:
         MessageError: not CBOR, an unknown type, or a field out of its range; the text names the field.
     """
+    content = cbor.loads(data)
+    kind: Any = AnyMessage  # tells what is wrong with what has no type number of ours
+    if type(content) is list and content and type(content[0]) is int:
+        kind = _KINDS.get(content[0], AnyMessage)
     try:
-        message: AnyMessage = msgspec.convert(cbor.loads(data), AnyMessage, builtin_types=(bytes,))
+        message: AnyMessage = msgspec.convert(content, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise MessageError(f"message: {error}") from None
     return message

@@ -1,4 +1,4 @@
-"""Compares the masks of two runs: across processors, floating-point kernels differ in the last bits, and so may a few pixels.
+"""Compares the masks of two runs: floating-point kernels differ between processors, and so may a few pixels.
 
 On one machine masks are equal byte for byte. Between machines they agree when no mask differs in more than
 `PIXELS_DIFFERING_MAX` of its pixels (docs/determinism.md).

@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from rich.console import Console
 
+from boards import profiles
 from flightsw.compute.inference import InferenceCache
 from hil.bench import folder as folders
+from hil.bench import sky, summary
 from hil.bench.judge import Outcome
 from hil.bench.run import Bench, Progress
-from hil.bench.scenario import Scenario, link_names
+from hil.bench.scenario import ElementsOrbit, Scenario, link_names
+from hil.bench.workload import Workload
 from hil.faults.plan import draw
 from hil.imagery.mosaic import save_mosaic
 from hil.sim.streams import Streams
+
+SUMMARY_COLUMNS: Final = 100
+"""Width of `summary.txt`."""
 
 QUIET_SHARE: Final = 0.45
 """Random faults begin in this first share of a run; the rest is time to converge."""
@@ -58,6 +65,20 @@ def prepare(scenario: Scenario, seed: int, faults: str) -> Scenario:
     return msgspec.structs.replace(scenario, faults=drawn, expect={})
 
 
+def check_inputs(scenario: Scenario, scene: Path | None = None) -> None:
+    """Read every file that a scenario names, so that what is missing is told before anything is made.
+
+    Raises:
+        ConfigError: scene, model, profile or orbital elements cannot be used.
+    """
+    for node in scenario.nodes:
+        profiles.load(node.profile)
+    if scenario.workload is not None:
+        Workload(scenario.workload, Streams(0), scene)
+    if isinstance(scenario.orbit, ElementsOrbit):
+        sky.compute(scenario)
+
+
 def execute(
     scenario: Scenario,
     seed: int,
@@ -92,11 +113,11 @@ def execute(
     title = f"{scenario.name}: {scenario.title}, seed {seed}"
     mosaic = None
     if folder is not None:
-        mosaic = _leave(folder, bench, outcome, scene)
+        mosaic = _leave(folder, bench, outcome, scene, title)
     return Execution(outcome, title, mosaic)
 
 
-def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None) -> Path | None:
+def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None, title: str) -> Path | None:
     until_s = bench.until_ns / 1e9
     folders.save_json(
         folder / folders.RUN_FILE,
@@ -120,6 +141,10 @@ def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None) -> 
             "counters": outcome.counters,
         },
     )
+    with (folder / "summary.txt").open("w", encoding="utf-8") as text:
+        console = Console(file=text, width=SUMMARY_COLUMNS, highlight=False, markup=False)
+        console.print(summary.table(outcome, title))
+        console.print(summary.verdict(outcome), soft_wrap=True)
     results = folder / "results"
     results.mkdir()
     for job, result in sorted(outcome.results.items()):

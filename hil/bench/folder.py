@@ -6,7 +6,7 @@
 | `trace.jsonl` | every event, one JSON line each, with a rolling digest |
 | `summary.txt`, `summary.json` | the verdict and its numbers |
 | `ledger.db`, `archive.db` | the ground's SQLite files |
-| `results/` | each job's mask (and product) as it came down |
+| `results/` | each job's mask as it came down |
 | `mosaic.png` | scene, truth and masks side by side |
 """
 
@@ -15,12 +15,13 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
+from flightsw.config import Positive
 from flightsw.errors import ConfigError
-from hil.bench.scenario import Scenario
+from hil.bench.scenario import Scenario, check
 from hil.sim.loop import LOOP_VERSION
 
 RUN_FILE: Final = "run.json"
@@ -33,8 +34,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What makes a run that run, and what it ran on (the last four are for the reader)."""
 
     scenario: Scenario
-    seed: int
-    until_s: float
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    until_s: Positive
     scene: str | None
     """Path of the user's own scene."""
     flatrack: str
@@ -118,11 +119,13 @@ def load_identity(folder: Path) -> RunIdentity:
     """
     path = folder / RUN_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RunIdentity)
+        identity = msgspec.json.decode(path.read_bytes(), type=RunIdentity)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; expected the folder of a run") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    check(identity.scenario, f"{path}: scenario")
+    return identity
 
 
 def _version_or_absent(name: str) -> str:

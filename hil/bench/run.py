@@ -140,6 +140,8 @@ class Bench:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner, fence(self.loop):
                 runner.run(self._main())
         except KeyboardInterrupt:
+            if not self.satellites:
+                raise  # nothing ran yet, so there is nothing to judge
             interrupted = True
         finally:
             digest = self.trace.close()
@@ -209,6 +211,7 @@ class Bench:
             ground=GROUND_NODE,
             interfaces=self._interfaces(index),
             beacon_period_s=manager.beacon_period_s,
+            housekeeping_period_s=manager.housekeeping_period_s,
             tick_period_s=manager.tick_period_s,
             scrub_period_s=manager.scrub_period_s,
         )
@@ -391,7 +394,8 @@ class Bench:
 
     def _judge(self, digest: str, interrupted: bool) -> Outcome:
         now_ns = self.loop.now_ns
-        if not interrupted:
+        is_whole = not interrupted and self.until_ns == self.scenario.duration_ns
+        if is_whole:  # a run that was stopped early leaves jobs open, and nobody broke a promise
             self.monitor.finish(now_ns)
         everyone = self.satellites.values()
         judge_frames(self.monitor, self._relay, everyone, NodeCounts.of_agent(self.ground.agent), now_ns)
@@ -401,7 +405,7 @@ class Bench:
             counters |= judge_results(self.monitor, self.workload, self.items, self.results, self.cache, now_ns)
         fired = {kind: count for kind, count in sorted(self.trace.counts.items()) if kind.startswith("fault.")}
         unmet = []
-        if not interrupted and self.until_ns == self.scenario.duration_ns:
+        if is_whole:
             for name, least in sorted(self.scenario.expect.items()):
                 value = counters.get(name, self.trace.counts.get(name, 0))
                 if value < least:

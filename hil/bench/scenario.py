@@ -123,6 +123,7 @@ class Manager(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Settings of the on-board managers; the defaults are those of `flightsw.config.NodeConfig`."""
 
     beacon_period_s: Positive = 10.0
+    housekeeping_period_s: Positive = 60.0
     tick_period_s: Positive = 10.0
     scrub_period_s: Positive = 60.0
 

@@ -2,9 +2,13 @@
 batch."""
 
 import multiprocessing
+import shlex
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Final
 
@@ -50,11 +54,14 @@ def seed_range(text: str) -> range:
     raise ConfigError(f"--seeds {text!r}: expected a number or a range such as 1-200")
 
 
+def replay_command(scenario_name: str, seed: int, faults: str, until_s: float | None) -> str:
+    """What to type to see one seed again."""
+    until = "" if until_s is None else f" --until {until_s!r}"
+    return f"flatrack run {shlex.quote(scenario_name)} --seed {seed} --faults {faults}{until}"
+
+
 def run_seed(scenario_name: str, seed: int, faults: str, until_s: float | None, cache: InferenceCache) -> Finding:
     """Run one seed in this process."""
-    command = f"flatrack run {scenario_name} --seed {seed} --faults {faults}"
-    if until_s is not None:
-        command += f" --until {until_s:g}"
     scenario = prepare(load(scenario_name), seed, faults)
     started_s = time.process_time()
     outcome = execute(scenario, seed, until_s=until_s, cache=cache).outcome
@@ -66,12 +73,23 @@ def run_seed(scenario_name: str, seed: int, faults: str, until_s: float | None, 
         digest=outcome.digest,
         cpu_s=time.process_time() - started_s,
         fired=outcome.fired,
-        command=command,
+        command=replay_command(scenario_name, seed, faults, until_s),
     )
 
 
+Run = Callable[[str, int, str, float | None, InferenceCache], Finding]
+"""(scenario, seed, faults, until [s], cache) -> what became of the seed."""
+
+
 def soak(
-    scenario_name: str, seeds: Sequence[int], *, workers: int, faults: str, until_s: float | None = None
+    scenario_name: str,
+    seeds: Sequence[int],
+    *,
+    workers: int,
+    faults: str,
+    until_s: float | None = None,
+    run: Run = run_seed,
+    seed_time_s: float = SEED_TIME_S,
 ) -> Iterator[Finding]:
     """Run all seeds; findings come in the order in which they end.
 
@@ -81,15 +99,17 @@ def soak(
         workers: processes.
         faults: as for `hil.bench.execute.prepare`.
         until_s: stop each run at this virtual time [s].
+        run: what a worker does with a seed; a function of a module, since it goes to other processes by name.
+        seed_time_s: longest that one seed may take [wall s].
     """
     context = multiprocessing.get_context("spawn")
-    queue = list(reversed(seeds))
+    queue = iter(seeds)
     lanes: list[_Lane] = []
     try:
-        for _ in range(min(workers, len(queue))):
-            lane = _Lane(context, (scenario_name, faults, until_s))
+        for seed in islice(queue, workers):
+            lane = _Lane(context, (scenario_name, faults, until_s), run, seed_time_s)
             lanes.append(lane)
-            lane.give(queue.pop())
+            lane.give(seed)
         while any(lane.seed is not None for lane in lanes):
             busy = [lane for lane in lanes if lane.seed is not None]
             ready = wait([lane.pipe for lane in busy], timeout=1.0)
@@ -98,8 +118,9 @@ def soak(
                 if finding is None:
                     continue
                 yield finding
-                if queue:
-                    lane.give(queue.pop())
+                following = next(queue, None)
+                if following is not None:
+                    lane.give(following)
     finally:
         for lane in lanes:
             lane.stop()
@@ -108,9 +129,17 @@ def soak(
 class _Lane:
     """One worker process and the seed that it works on."""
 
-    def __init__(self, context: multiprocessing.context.SpawnContext, work: tuple[str, str, float | None]) -> None:
+    def __init__(
+        self,
+        context: multiprocessing.context.SpawnContext,
+        work: tuple[str, str, float | None],
+        run: Run,
+        seed_time_s: float,
+    ) -> None:
         self._context = context
         self._work = work
+        self._run = run
+        self._seed_time_s = seed_time_s
         self.seed: int | None = None
         self._started_s = 0.0
         self._start()
@@ -118,7 +147,8 @@ class _Lane:
     def give(self, seed: int) -> None:
         """Start on a seed."""
         self.seed, self._started_s = seed, time.monotonic()
-        self.pipe.send(seed)
+        with suppress(OSError):  # a worker that died idle is found out by `take`
+            self.pipe.send(seed)
 
     def take(self, is_ready: bool) -> Finding | None:
         """The finding on the seed, if there is one now."""
@@ -127,22 +157,20 @@ class _Lane:
         if is_ready:
             try:
                 finding: Finding = self.pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 self._process.join()
                 reason = f"worker died with exit code {self._process.exitcode}"
             else:
                 self.seed = None
                 return finding
-        elif time.monotonic() - self._started_s > SEED_TIME_S:
-            reason = f"hang: no result within {SEED_TIME_S:.0f} s"
+        elif time.monotonic() - self._started_s > self._seed_time_s:
+            reason = f"hang: no result within {self._seed_time_s:g} s"
         if not reason:
             return None
         self.stop()
         self._start()
         self.seed = None
-        scenario, faults, _ = self._work
-        command = f"flatrack run {scenario} --seed {seed} --faults {faults}"
-        return Finding(seed, False, reason, "", 0.0, {}, command)
+        return _lost(self._work, seed, reason)
 
     def stop(self) -> None:
         """End the process."""
@@ -152,21 +180,27 @@ class _Lane:
 
     def _start(self) -> None:
         self.pipe, far = self._context.Pipe()
-        self._process = self._context.Process(target=_serve, args=(far, *self._work), daemon=True)
+        self._process = self._context.Process(target=_serve, args=(far, self._work, self._run), daemon=True)
         self._process.start()
         far.close()
 
 
-def _serve(pipe: Connection, scenario_name: str, faults: str, until_s: float | None) -> None:
+def _serve(pipe: Connection, work: tuple[str, str, float | None], run: Run) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's business; it ends us
     cache = InferenceCache()
     while True:
         try:
             seed = pipe.recv()
         except EOFError:
             return
+        scenario_name, faults, until_s = work
         try:
-            finding = run_seed(scenario_name, seed, faults, until_s, cache)
+            finding = run(scenario_name, seed, faults, until_s, cache)
         except Exception as error:  # a crash of the run is the finding
-            command = f"flatrack run {scenario_name} --seed {seed} --faults {faults}"
-            finding = Finding(seed, False, f"crash: {type(error).__name__}: {error}", "", 0.0, {}, command)
+            finding = _lost(work, seed, f"crash: {type(error).__name__}: {error}")
         pipe.send(finding)
+
+
+def _lost(work: tuple[str, str, float | None], seed: int, reason: str) -> Finding:
+    scenario_name, faults, until_s = work
+    return Finding(seed, False, reason, "", 0.0, {}, replay_command(scenario_name, seed, faults, until_s))

@@ -30,12 +30,13 @@ def run_twice(run: Callable[[], str]) -> str:
     return first
 
 
-def first_difference(trace_a: Path, trace_b: Path) -> str | None:
+def first_difference(trace_a: Path, trace_b: Path, *, a_is_partial: bool = False) -> str | None:
     """Where two runs part.
 
     Args:
         trace_a: One trace.
         trace_b: The other, for example of the replay.
+        a_is_partial: The first run was interrupted: it need only be the beginning of the other.
 
     Returns:
         The first differing header field or event in words, with the events that led up to it; None when the runs
@@ -53,7 +54,7 @@ def first_difference(trace_a: Path, trace_b: Path) -> str | None:
     shared: deque[Event] = deque(maxlen=SHARED_EVENTS_SHOWN)
     difference: list[str] | None = None
     for number, (event_a, event_b) in enumerate(zip_longest(events_a, events_b), start=1):
-        if difference is None and event_a != event_b:
+        if difference is None and event_a != event_b and not (event_a is None and a_is_partial):
             difference = [f"the runs part at event {number}:"]
             difference += [f"    both  {describe(event)}" for event in shared]
             difference += [f"  {trace_a}  {describe(event_a)}", f"  {trace_b}  {describe(event_b)}"]

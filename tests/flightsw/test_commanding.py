@@ -105,3 +105,14 @@ def test_a_command_that_cannot_be_remembered_is_not_executed():
     (answer,) = bench.commands.receive(noop(), age_ms=0)
     assert (answer.stage, answer.code) == (Stage.FAILED, CommandCode.EXECUTION_ERROR)
     assert bench.done == []
+
+
+def test_each_component_counts_for_itself_and_resets_for_itself(disk):
+    commands = Bench(disk).commands
+    commands.receive(Command(1, "NODE.NOOP", 1000), age_ms=0)
+    commands.receive(Command(2, "JOBS.NOOP", 1000), age_ms=0)
+    commands.receive(Command(3, "JOBS.CANCEL", 1000), age_ms=0)
+    assert (commands.counts["JOBS"].executed, commands.counts["JOBS"].rejected) == (1, 1)
+    commands.reset_counters("JOBS")
+    assert (commands.counts["JOBS"].executed, commands.counts["JOBS"].rejected) == (0, 0)
+    assert commands.counts["NODE"].executed == 1

@@ -4,7 +4,9 @@ from flightsw.errors import ConfigError
 from flightsw.wire.messages import (
     Beacon,
     CommandCode,
+    ComponentHousekeeping,
     Event,
+    Housekeeping,
     Mode,
     Severity,
     Stage,
@@ -34,6 +36,13 @@ def archive():
 
 def add(archive, received_ns, node=2):
     archive.add_beacon(node, received_ns, encode_message(beacon(node, received_ns)))
+
+
+def test_housekeeping_comes_back_as_it_was_sent(archive):
+    record = Housekeeping(2, 1, 60, (ComponentHousekeeping("JOBS", 3, 1, (("paused", 2), ("load_w", 1.5))),))
+    archive.add_housekeeping(2, 55, encode_message(record))
+    assert archive.housekeeping(2, 0, 100) == [(55, record)]
+    assert archive.beacons(2, 0, 100) == []
 
 
 def test_beacons_come_back_as_they_were_sent(archive):

@@ -246,7 +246,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_any_reports_in_any_order_end_each_job_at_most_once_and_only_by_its_newest_attempt(steps):
     ledger = Ledger()

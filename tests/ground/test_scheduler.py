@@ -1,6 +1,5 @@
 import itertools
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,10 +109,10 @@ def test_in_an_eclipse_a_node_spends_what_is_above_the_reserve_and_what_idling_u
 
 def test_what_one_eclipse_took_is_not_there_in_the_next():
     # the array carries idling only: nothing is charged in between
-    sun = sunlit((1000, 1100), (2100, 9000))
+    sun = sunlit((1000, 1100), (1200, 9000))
     node = view(2, sun=sun, battery_j=1e4, charge_j=5000.0, idle_w=1.0, array_w=6.0, reserve=0.25)
     # 2,500 J above the reserve: 1,500 J beyond idling run 300 s; the next eclipse has nothing to give
-    assert finish_ns(node, 450.0, 0) == (2100 + 50) * S
+    assert finish_ns(node, 450.0, 0) == (1200 + 50) * S
 
 
 def test_where_the_prediction_of_sunlight_ends_the_rest_is_sunlit():
@@ -259,12 +258,23 @@ def exact_makespan_s(speeds, works):
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.integers(1, 5000), min_size=1, max_size=6), st.tuples(*[st.sampled_from([5.0, 10.0, 20.0])] * 2))
-def test_the_last_job_is_done_within_twice_the_best_time_and_a_step(works, two_speeds):
-    """Only the computing is compared: no bytes, no eclipse, always in view."""
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=6), st.tuples(*[st.sampled_from([5.0, 10.0, 16.0])] * 2))
+def test_on_two_nodes_the_last_job_is_done_within_1_62_times_the_best_time(works, two_speeds):
+    """Only computing is compared: no bytes, no eclipse, always in view; 3 jobs of 1, 1, 2 reach 1.5 on equal nodes.
+
+    The bound is the golden ratio: list scheduling on two uniform processors (Y. Cho and S. Sahni, SIAM Journal on
+    Computing 9, 1980).
+    """
     speeds = dict(zip((2, 3), two_speeds, strict=True))
     views = [view(node, speed) for node, speed in speeds.items()]
     jobs = [job(number, float(work)) for number, work in enumerate(works)]
     schedule(views, jobs, plan(contacts(2), contacts(3)), GROUND, 0)
     done_s = max(one.free_ns for one in views) / S
-    assert done_s <= 2 * exact_makespan_s(speeds, works) + RETURN_STEP_NS / S
+    assert done_s <= 1.6181 * exact_makespan_s(speeds, works)
+
+
+def test_a_long_job_that_comes_last_is_the_bad_case_of_greed():
+    views = [view(2), view(3)]
+    works = [1000.0, 1000.0, 2000.0]
+    schedule(views, [job(number, work) for number, work in enumerate(works)], plan(contacts(2), contacts(3)), GROUND, 0)
+    assert max(one.free_ns for one in views) == 1.5 * S * exact_makespan_s({2: 10.0, 3: 10.0}, works)

@@ -1,0 +1,123 @@
+"""What a node says of itself: the beacon, small and often, and the housekeeping record of its components."""
+
+from flightsw.compute.jobs import JobTable
+from flightsw.compute.models import Models
+from flightsw.core.commanding import Commands
+from flightsw.core.dictionary import DICTIONARY_DIGEST
+from flightsw.core.events import Events
+from flightsw.core.modes import ModeManager
+from flightsw.net.agent import BundleAgent
+from flightsw.objects.store import ObjectStore
+from flightsw.objects.transfers import Transfers
+from flightsw.ports import Disk, ResetCause, Sensors
+from flightsw.wire.messages import Beacon, ComponentHousekeeping, Housekeeping, JobState
+
+
+class Telemetry:
+    """Reads the machines of a node; changes nothing.
+
+    Args:
+        node, boot_count: who speaks, and from which boot.
+        reset_cause: why that boot happened.
+        commands, modes, events, jobs, models, store, transfers, agent, disk: the node's.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        boot_count: int,
+        reset_cause: ResetCause,
+        *,
+        commands: Commands,
+        modes: ModeManager,
+        events: Events,
+        jobs: JobTable,
+        models: Models,
+        store: ObjectStore,
+        transfers: Transfers,
+        agent: BundleAgent,
+        disk: Disk,
+    ) -> None:
+        self._node = node
+        self._boot_count = boot_count
+        self._reset_cause = reset_cause
+        self._commands = commands
+        self._modes = modes
+        self._events = events
+        self._jobs = jobs
+        self._models = models
+        self._store = store
+        self._transfers = transfers
+        self._agent = agent
+        self._disk = disk
+
+    def beacon(self, sensors: Sensors, uptime_s: int, utc_ns: int) -> Beacon:
+        """The state of the node at a glance."""
+        share = sensors.charge_j / sensors.battery_j
+        return Beacon(
+            node=self._node,
+            boot_count=self._boot_count,
+            uptime_s=uptime_s,
+            utc_ns=utc_ns,
+            mode=self._modes.mode,
+            reset_cause=int(self._reset_cause),
+            charge_permille=max(0, min(1000, round(1000 * share))),
+            electronics_ddegc=round(10 * sensors.electronics_degc),
+            solar_dw=round(10 * sensors.solar_w),
+            load_dw=round(10 * sensors.load_w),
+            command_count=self._commands.executed_count,
+            command_error_count=self._commands.rejected_count,
+            jobs_waiting_count=self._jobs.count(JobState.WAITING_OBJECTS, JobState.READY),
+            jobs_completed_count=self._jobs.count(JobState.COMPLETED),
+            jobs_paused_count=self._jobs.count(JobState.PAUSED),
+            models_repaired_count=self._models.repaired_count,
+            frames_rejected_count=self._agent.counters.frames_rejected_count(),
+            storage_free_bytes=self._disk.free_bytes(),
+            dictionary_digest=DICTIONARY_DIGEST,
+        )
+
+    def housekeeping(self, sensors: Sensors, uptime_s: int) -> Housekeeping:
+        """One record for each component that takes commands, in the dictionary's order."""
+        agent, transfers = self._agent.counters, self._transfers.counts
+        values: dict[str, dict[str, int | float]] = {
+            "NODE": {
+                "bundles_sourced": agent.bundles_sourced_count,
+                "bundles_forwarded": agent.bundles_forwarded_count,
+                "bundles_delivered": agent.bundles_delivered_count,
+                "bundles_expired": agent.bundles_expired_count,
+                "bundles_dropped": agent.bundles_dropped_count,
+                "frames_rejected": agent.frames_rejected_count(),
+                "retransmissions": agent.ltp.retransmissions_count,
+                "events_suppressed": self._events.suppressed_count,
+            },
+            "MODE": {
+                "mode": int(self._modes.mode),
+                "charge_j": round(sensors.charge_j, 1),
+                "solar_w": round(sensors.solar_w, 2),
+                "load_w": round(sensors.load_w, 2),
+                "electronics_degc": round(sensors.electronics_degc, 2),
+                "sunlight": round(sensors.sunlight, 3),
+            },
+            "JOBS": {
+                **{state.name.lower(): self._jobs.count(state) for state in JobState},
+                "models_repaired": self._models.repaired_count,
+            },
+            "OBJECTS": {
+                "used_bytes": self._store.used_bytes,
+                "free_bytes": self._disk.free_bytes(),
+                "rotten": self._store.rotten_count,
+                "evicted": self._store.evicted_count,
+                "arrived": transfers.arrived,
+                "delivered": transfers.delivered,
+                "chunks_sent_again": transfers.chunks_sent_again,
+            },
+        }
+        return Housekeeping(
+            node=self._node,
+            boot_count=self._boot_count,
+            uptime_s=uptime_s,
+            components=tuple(
+                ComponentHousekeeping(component, counts.executed, counts.rejected, tuple(values[component].items()))
+                for component, counts in self._commands.counts.items()
+            ),
+        )

@@ -1,0 +1,32 @@
+"""The benchmarks run: tiny sizes, what they print and write, no durations."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def test_sim_speed_carries_the_beacons_of_each_size_to_the_archive(tmp_path):
+    path = tmp_path / "speed.json"
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "sim_speed.py"),
+        "--nodes",
+        "2,5",
+        "--seconds",
+        "600",
+        "--json",
+        str(path),
+    ]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    results = {result["name"]: result for result in json.loads(path.read_text())["results"]}
+    assert printed.count("\n") == len(results)
+    for nodes in (2, 5):
+        assert 90 < results[f"{nodes} nodes: archived"]["value"] <= 100  # one in a hundred is lost
+        assert 3 <= results[f"{nodes} nodes: callbacks"]["value"] < 5
+        assert results[f"{nodes} nodes: peak memory"]["value"] > 0
+    shares = [result["value"] for name, result in results.items() if name.startswith("profile share")]
+    assert abs(sum(shares) - 100) < 1e-6
+    assert any(name.endswith("flightsw/wire/bundles") for name in results)
