@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ground.archive import Archive
+from hil.bench.execute import execute
+from hil.bench.folder import RUN_FILE, load_identity
+from hil.bench.scenario import load
+from hil.bench.sky import FIRST_NODE
+from hil.sim.trace import read_trace
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "three.toml"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return execute(load(str(EXAMPLE)), seed=3, folder=folder), folder
+
+
+def test_the_example_scenario_passes_and_every_mask_equals_the_reference(done):
+    execution, _ = done
+    assert execution.outcome.passed, (execution.outcome.violations, execution.outcome.unmet)
+    assert execution.outcome.counters["results_equal"] == execution.outcome.counters["jobs_accepted"] == 24
+
+
+def test_a_run_leaves_what_it_says_it_leaves(done):
+    execution, folder = done
+    assert {path.name for path in folder.iterdir()} >= {
+        "run.json",
+        "trace.jsonl",
+        "summary.json",
+        "ledger.db",
+        "archive.db",
+        "results",
+        "mosaic.png",
+    }
+    assert len(list((folder / "results").glob("*.mask"))) == 24
+    assert json.loads((folder / "summary.json").read_text())["passed"] is True
+    assert load_identity(folder).digest == execution.outcome.digest
+    header, events, footer = read_trace(folder / "trace.jsonl")
+    assert sum(1 for _ in events) == footer["events_count"]
+    assert header["seed"] == 3
+    assert (folder / RUN_FILE).read_text().endswith("\n")
+
+
+def test_beacons_and_housekeeping_are_in_the_archive(done):
+    _, folder = done
+    archive = Archive(folder / "archive.db")
+    beacons = archive.beacons(FIRST_NODE, 0, 2**62)
+    records = archive.housekeeping(FIRST_NODE, 0, 2**62)
+    events = archive.events(FIRST_NODE)
+    archive.close()
+    assert beacons
+    assert max(beacon.boot_count for _, beacon in beacons) == 2, "the reset node must have been heard from both boots"
+    _, last = records[-1]
+    assert [one.component for one in last.components] == ["NODE", "MODE", "JOBS", "OBJECTS"]
+    jobs = {one.component: one for one in last.components}["JOBS"]
+    assert jobs.command_count >= 1
+    assert dict(jobs.values)["running"] in (0, 1)
+    assert any("RESET" in str(event) for event in events)
+
+
+def test_a_counter_that_stays_below_what_is_expected_fails_the_run():
+    scenario = load(str(EXAMPLE))
+    asked = msgspec.structs.replace(scenario, duration_s=700.0, expect={"node_resets": 2}, workload=None)
+    outcome = execute(asked, seed=3).outcome
+    assert outcome.unmet == ["expect.node_resets: 1, at least 2 asked"]
+    assert not outcome.passed
