@@ -1,10 +1,10 @@
-"""One fleet that only beacons, measured in this process: prints its costs as one line of JSON. `sim_speed.py` runs it.
+"""One fleet that only says how it is, measured in this process. Prints its costs as one line of JSON to `sim_speed.py`.
 
 Real nodes and a real ground, all layers: beacon, bundle, green segment, frame, channel, and back up to membership and
 an archive on disk; a trace is written, and the fence is up. Every node has its own always open link to its own antenna,
-so that each message goes one hop. No jobs, no orbits: what a message costs, and nothing else.
+so that each message goes one hop. No jobs, no orbits: what a message costs.
 
-Run: python benchmarks/heartbeat.py --nodes 120 --seconds 600 [--profile]
+Run: python benchmarks/heartbeat.py --nodes 120 --seconds 600 [--housekeeping 60] [--profile]
 """
 
 import argparse
@@ -28,7 +28,7 @@ from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.link.memory import MemoryLink
 from flightsw.net.contacts import Contact, ContactPlan
 from flightsw.ports import Log, ResetCause
-from ground.cluster import FleetNode
+from ground.fleet import FleetNode
 from ground.segment import GroundSegment
 from hil.bench.satellite import Satellite
 from hil.bench.sky import FIRST_NODE, GROUND_NODE, RADIO
@@ -51,8 +51,8 @@ RATE_BPS: Final = 1_000_000.0
 DISK_BYTES: Final = 64 * 1024 * 1024
 IMPAIRMENTS: Final = Impairments(rate_bps=RATE_BPS, loss=0.01, bit_error_rate=1e-6, jitter_s=0.005)
 """A fair link: one frame in a hundred vanishes, one in six hundred has a flipped bit, none is punctual."""
-SUNLIT_S: Final = 1e9
-"""Longer than any run: without eclipses there are no mode changes, hence no message but beacons [s]."""
+NEVER_S: Final = 1e9
+"""Later than the end of any run: when night begins, so that no mode changes and nothing is sent but telemetry [s]."""
 
 
 class Fleet:
@@ -60,15 +60,17 @@ class Fleet:
 
     Args:
         nodes_count: how many nodes.
+        housekeeping_s: period of the housekeeping record, which is no beacon [s].
         folder: where trace, ledger and archive go.
     """
 
-    def __init__(self, nodes_count: int, folder: Path) -> None:
+    def __init__(self, nodes_count: int, housekeeping_s: float, folder: Path) -> None:
         self.loop = VirtualLoop()
         self.streams = Streams(7)
         self.trace = Trace(folder / "trace.jsonl", {"scenario": "heartbeat", "seed": 7})
         self.relay = Relay(self.loop.call_at_ns, lambda: self.loop.now_ns)
         self.crashes: list[BaseException] = []
+        self._housekeeping_s = housekeeping_s
         clock = LoopClock(lambda: self.loop.now_ns, EPOCH_UTC_NS)
         plan = _plan(nodes_count)
         for index in range(nodes_count):
@@ -86,12 +88,13 @@ class Fleet:
             name=name,
             ground=GROUND_NODE,
             interfaces=(InterfaceConfig(index=RADIO, name="radio"),),
+            housekeeping_period_s=self._housekeeping_s,
         )
         return Satellite(
             config=config,
             profile=profile,
             plan=plan,
-            sun=(SunInterval(0, round(SUNLIT_S * NS_PER_S)),),
+            sun=(SunInterval(0, round(NEVER_S * NS_PER_S)),),
             relay=self.relay,
             clock=clock,
             board=SimulatedBoard(profile, clock, lambda _: 1.0),
@@ -141,13 +144,17 @@ class Fleet:
         await self.ground.close()
         self.trace.close()
 
-    def beacons_sent_count(self) -> int:
-        """Beacons that all nodes have sent so far."""
+    def sent_count(self) -> int:
+        """Messages that all nodes have sent so far."""
         return sum(one.node.agent.counters.bundles_sourced_count for one in self.satellites if one.node is not None)
+
+    def delivered_count(self) -> int:
+        """Messages that the ground has taken so far; all of them go to the archive."""
+        return self.ground.agent.counters.bundles_delivered_count - self.ground.bad_messages_count
 
 
 def _plan(nodes_count: int) -> ContactPlan:
-    end_ns, light_time_ns = round(SUNLIT_S * NS_PER_S), round(RANGE_KM * NS_PER_KM)
+    end_ns, light_time_ns = round(NEVER_S * NS_PER_S), round(RANGE_KM * NS_PER_KM)
     contacts = []
     for index in range(nodes_count):
         node = FIRST_NODE + index
@@ -167,14 +174,14 @@ def _fleet_node(satellite: Satellite) -> FleetNode:
         array_w=profile.array_w.value,
         battery_j=profile.battery_wh.value * 3600.0,
         reserve=satellite.config.reserve,
-        sun=(SunInterval(0, round(SUNLIT_S * NS_PER_S)),),
+        sun=(SunInterval(0, round(NEVER_S * NS_PER_S)),),
     )
 
 
 async def _measure(fleet: Fleet, run_s: float, profiler: cProfile.Profile | None) -> dict[str, object]:
     await fleet.start()
-    sent_count, callbacks_count = fleet.beacons_sent_count(), fleet.loop.callbacks_count
-    archived_count = fleet.ground.archive.beacons_count()
+    sent_count, callbacks_count = fleet.sent_count(), fleet.loop.callbacks_count
+    delivered_count = fleet.delivered_count()
     if profiler is not None:
         profiler.enable()
     start_s = time.process_time()
@@ -186,9 +193,9 @@ async def _measure(fleet: Fleet, run_s: float, profiler: cProfile.Profile | None
         "nodes": len(fleet.satellites),
         "simulated_s": run_s,
         "cpu_s": cpu_s,
-        "messages": fleet.beacons_sent_count() - sent_count,
+        "messages": fleet.sent_count() - sent_count,
         "callbacks": fleet.loop.callbacks_count - callbacks_count,
-        "archived": fleet.ground.archive.beacons_count() - archived_count,
+        "delivered": fleet.delivered_count() - delivered_count,
     }
     await fleet.stop()
     if fleet.crashes:
@@ -225,10 +232,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="one fleet that only beacons, as one line of JSON")
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="simulated seconds after the warm-up")
+    parser.add_argument("--housekeeping", type=float, default=NEVER_S, metavar="S", help="period; never if not given")
     parser.add_argument("--profile", action="store_true", help="also say where the time goes; slows the run down")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fleet = Fleet(options.nodes, Path(folder))
+        fleet = Fleet(options.nodes, options.housekeeping, Path(folder))
         with asyncio.Runner(loop_factory=lambda: fleet.loop) as runner, fence(fleet.loop):
             profiler = cProfile.Profile(time.process_time) if options.profile else None
             print(json.dumps(runner.run(_measure(fleet, options.seconds, profiler))))

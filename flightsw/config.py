@@ -6,15 +6,17 @@ origin; flags as in the scenario presets: V verified, S secondary text, D derive
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
 from flightsw.errors import ConfigError
 
 T = TypeVar("T")
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+NUMBER_MAX: Final = 1e15
+"""Largest setting: no rate, size or time that we know is above it, and TOML can say `inf`."""
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=NUMBER_MAX)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 

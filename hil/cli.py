@@ -3,6 +3,7 @@
 Exit codes: 0 the verdict is PASS, 1 it is FAIL, 2 the user's input is wrong, 130 interrupted.
 """
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from flightsw.errors import ConfigError, FlatrackError
 from hil.bench import folder as folders
 from hil.bench import summary
+from hil.bench.compare import PIXELS_DIFFERING_MAX, compare_masks
 from hil.bench.execute import Execution, check_inputs, execute, prepare
 from hil.bench.run import Progress as RunProgress
 from hil.bench.scenario import load, shipped
@@ -25,6 +27,20 @@ from hil.sim.trace import read_trace
 EXIT_FAIL = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+
+class Seconds(click.FloatRange):
+    """A virtual time [s]: a millisecond or more, and finite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number in the text."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a finite number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS = Seconds(min=0.001)
 
 
 class Group(click.Group):
@@ -54,7 +70,7 @@ def main() -> None:
 @main.command()
 @click.argument("scenario")
 @click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Seed of all chance.")
-@click.option("--until", "until_s", type=click.FloatRange(min=0, min_open=True), help="Stop at this virtual time [s].")
+@click.option("--until", "until_s", type=SECONDS, help="Stop at this virtual time [s].")
 @click.option("--scene", type=click.Path(path_type=Path), help="Your own multiband image instead of the shipped scene.")
 @click.option(
     "--faults",
@@ -113,6 +129,17 @@ def replay(run_folder: Path) -> None:
     console.print(difference, style="red", soft_wrap=True)
     if identity.flatrack != folders.software_version():
         console.print(f"recorded by flatrack {identity.flatrack}, this is {folders.software_version()}")
+    masks = compare_masks(run_folder / folders.RESULTS_FOLDER, again / folders.RESULTS_FOLDER)
+    worst = f"{masks.worst_share:.2%}"
+    console.print(f"{masks.differing_count} of {masks.masks_count} masks differ, at most in {worst} of their pixels")
+    arithmetic = folders.arithmetic()
+    if identity.arithmetic() != arithmetic and masks.agrees:
+        console.print(f"recorded on {', '.join(identity.arithmetic())}; this is {', '.join(arithmetic)}")
+        console.print(
+            f"SAME MASKS within {PIXELS_DIFFERING_MAX:.1%} of their pixels, as is expected of another machine",
+            style="bold green",
+        )
+        return
     console.print("DIFFERENT", style="bold red")
     sys.exit(EXIT_FAIL)
 
@@ -136,9 +163,7 @@ def list_scenarios() -> None:
     show_default=True,
     help="As for run.",
 )
-@click.option(
-    "--until", "until_s", type=click.FloatRange(min=0, min_open=True), help="Stop each at this virtual time [s]."
-)
+@click.option("--until", "until_s", type=SECONDS, help="Stop each at this virtual time [s].")
 def soak_command(scenario: str, seeds: str, workers: int, faults: str, until_s: float | None) -> None:
     """Run a SCENARIO with many seeds, each with its own faults, and list those that break a rule."""
     numbers = seed_range(seeds)

@@ -9,7 +9,8 @@ moves zeros about and is found unless structure and CRC agree by chance, once in
 which splits the frame into two that both fail. A damaged frame is never delivered as something else but by that chance.
 Empty payloads have no frame: their CRC is zero, so that a splinter of a frame full of zeros would pass for one.
 
-Further codings are added by writing the same four members and one line in `_CODINGS`.
+Frames that correct errors are in space_coding.py. Further codings are added by writing the same members and one line in
+`_CODINGS`.
 """
 
 from typing import Final, Protocol
@@ -18,6 +19,7 @@ from cobs import cobs
 
 from flightsw.errors import ConfigError, FrameError
 from flightsw.wire.crc import crc32c
+from flightsw.wire.space_coding import DEPTHS, SpaceCoding
 
 FRAME_BYTES_MAX: Final = 65_536
 """Longest coded frame with its delimiter [bytes]: 68 s at 9600 Bd. Longer ones lose more to one flip than they gain."""
@@ -31,6 +33,8 @@ class Deframer(Protocol):
 
     accepted_count: int
     """Frames delivered."""
+    corrected_count: int
+    """Those among them that arrived with errors."""
     rejected_count: int
     """Frames that did not decode, or grew beyond `FRAME_BYTES_MAX`."""
 
@@ -60,6 +64,15 @@ class Coding(Protocol):
 
         Raises:
             FrameError: the frame is damaged, or longer than `FRAME_BYTES_MAX`.
+            CodingError: it is damaged beyond what the coding can correct.
+        """
+        ...
+
+    def correct(self, coded: bytes) -> tuple[bytes, int]:
+        """The payload of one coded frame, and how many of the frame's bytes were not as they were sent.
+
+        Raises:
+            FrameError, CodingError: as `decode`.
         """
         ...
 
@@ -104,6 +117,14 @@ class CobsCrc32c:
             raise FrameError("CRC-32C does not hold")
         return payload
 
+    def correct(self, coded: bytes) -> tuple[bytes, int]:
+        """The payload of one frame, all of whose bytes were as they were sent: nothing is corrected.
+
+        Raises:
+            FrameError: as `decode`.
+        """
+        return self.decode(coded), 0
+
     def deframer(self) -> "ZeroDeframer":
         """A fresh deframer for one byte stream."""
         return ZeroDeframer(self)
@@ -114,6 +135,7 @@ class ZeroDeframer:
 
     def __init__(self, coding: Coding) -> None:
         self.accepted_count = 0
+        self.corrected_count = 0
         self.rejected_count = 0
         self._coding = coding
         self._partial = bytearray()
@@ -151,7 +173,12 @@ class ZeroDeframer:
             self._partial += piece
 
 
-_CODINGS: Final[dict[str, Coding]] = {CobsCrc32c.name: CobsCrc32c()}
+_SPACE_CODINGS: Final = tuple(
+    SpaceCoding(depth, dual_basis=dual_basis, frame_bytes_max=FRAME_BYTES_MAX)
+    for dual_basis in (False, True)
+    for depth in DEPTHS
+)
+_CODINGS: Final[dict[str, Coding]] = {CobsCrc32c.name: CobsCrc32c()} | {one.name: one for one in _SPACE_CODINGS}
 
 
 def coding(name: str) -> Coding:

@@ -104,7 +104,7 @@ def execute(
         user_scene=scene,
         cache=cache,
         on_progress=on_progress,
-        header={"flatrack": folders.software_version()} if folder is not None else None,
+        header={"flatrack": folders.software_version()},
     )
     outcome = bench.run()
     cpu_s = time.process_time() - cpu_started_s
@@ -145,12 +145,12 @@ def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None, tit
         console = Console(file=text, width=SUMMARY_COLUMNS, highlight=False, markup=False)
         console.print(summary.table(outcome, title))
         console.print(summary.verdict(outcome), soft_wrap=True)
-    results = folder / "results"
+    results = folder / folders.RESULTS_FOLDER
     results.mkdir()
     for job, result in sorted(outcome.results.items()):
         (results / f"job-{job:05}.mask").write_bytes(result.result)
     if bench.workload is None or not outcome.results:
         return None
     path = folder / "mosaic.png"
-    save_mosaic(path, bench.mosaic_rows())
+    save_mosaic(path, bench.mosaic_rows(), title=title, attribution=bench.workload.scene.attribution)
     return path

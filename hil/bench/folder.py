@@ -13,6 +13,7 @@
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -26,6 +27,7 @@ from hil.sim.loop import LOOP_VERSION
 
 RUN_FILE: Final = "run.json"
 TRACE_FILE: Final = "trace.jsonl"
+RESULTS_FOLDER: Final = "results"
 RUNS_MAX: Final = 10_000
 """Runs of one scenario and seed in one folder; more means that somebody forgot to clean."""
 
@@ -47,6 +49,10 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     machine: str
     numpy: str
     onnxruntime: str
+
+    def arithmetic(self) -> tuple[str, ...]:
+        """What floating-point results depend on."""
+        return (self.machine, f"numpy {self.numpy}", f"onnxruntime {self.onnxruntime}")
 
 
 def identity(
@@ -70,6 +76,7 @@ def identity(
     )
 
 
+@cache
 def software_version() -> str:
     """Version of flatrack, with the commit when it runs from a checkout."""
     version = metadata.version("flatrack")
@@ -86,6 +93,15 @@ def software_version() -> str:
     except OSError:
         return version
     return f"{version}+{answer.stdout.strip()}" if answer.returncode == 0 else version
+
+
+def arithmetic() -> tuple[str, ...]:
+    """What floating-point results depend on, in this process."""
+    return (
+        platform.machine(),
+        f"numpy {metadata.version('numpy')}",
+        f"onnxruntime {_version_or_absent('onnxruntime')}",
+    )
 
 
 def create(base: Path, scenario: str, seed: int) -> Path:

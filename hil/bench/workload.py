@@ -83,6 +83,12 @@ class Workload:
         self.spec = spec
         scene_path = user_scene or asset(spec.scene, "scene")
         self.scene: Scene = load_scene(scene_path)
+        height, width = self.scene.dn.shape[:2]
+        if min(height, width) < spec.tile_px:
+            raise ConfigError(
+                f"scene {scene_path}: {height} x {width} px, expected at least one tile of {spec.tile_px} px a side "
+                "(workload.tile_px)"
+            )
         model_path = asset(spec.model, "model")
         try:
             self.model = model_path.read_bytes()

@@ -608,6 +608,50 @@ def test_an_input_that_two_jobs_share_still_comes_when_one_of_them_is_called_off
     assert not single.transfers.is_pushing(digest_of(b"same"), 2), "nobody needs it there now"
 
 
+def test_a_refused_model_is_pushed_again_with_the_next_attempt_there(single):
+    single.submit()
+    single.round(0)
+    single.transfers.receive(ObjectStatus(digest_of(MODEL), len(MODEL), b"", "no space"), 2, 5 * S)
+    single.take(5)
+    assert not single.transfers.is_pushing(digest_of(MODEL), 2)
+    single.round(10)
+    assert single.transfers.is_pushing(digest_of(MODEL), 2)
+
+
+def test_an_input_is_pushed_again_after_an_attempt_there_was_called_off_or_has_ended(single):
+    delivered = ObjectStatus(digest_of(b"tile"), 4, full_bitmap(1))
+    single.submit()
+    single.round(0)
+    single.transfers.receive(delivered, 2, S)
+    single.say(single.report(state=JobState.FAILED), 5)
+    single.round(10)
+    assert single.transfers.is_pushing(digest_of(b"tile"), 2)
+    single.transfers.receive(delivered, 2, 11 * S)
+    single.bring(RESULT, 2, 12)
+    single.say(single.report(), 13)
+    assert single.ends() == ["job.completed"]
+    again = single.submit()
+    single.round(20)
+    assert single.row(again).node == 2
+    assert single.transfers.is_pushing(digest_of(b"tile"), 2)
+
+
+def test_only_what_is_not_here_is_asked_for(single):
+    single.submit()
+    single.round(0)
+    single.bring(RESULT, 2, 40)
+    single.say(single.report(product=digest_of(PRODUCT), product_bytes=len(PRODUCT)), 50)
+    messages = single.rounds(60, 200)
+    assert {one.digest for _, one in messages if isinstance(one, ObjectWant)} == {digest_of(PRODUCT)}
+    assert single.cluster.counts.results_fetched == 1
+
+
+def test_an_attempt_is_due_by_the_deadline_of_its_job_at_the_latest(single):
+    single.submit(deadline_s=600)
+    single.round(0)
+    assert single.row().due_ns == single.row().deadline_ns
+
+
 def test_one_result_that_two_jobs_announce_ends_both(world):
     first, second = world.submit(b"a"), world.submit(b"b")
     world.round(0)
