@@ -167,7 +167,9 @@ class BundleAgent:
             return
         counters = terminal.counters
         try:
-            segment = decode_segment(terminal.coding.decode(coded))
+            payload, wrong_bytes = terminal.coding.correct(coded)
+            counters.frames_corrected_count += wrong_bytes > 0
+            segment = decode_segment(payload)
         except SegmentError:
             counters.segments_rejected_count += 1
             return

@@ -64,6 +64,8 @@ class InterfaceCounters:
 
     frames_sent_count: int = 0
     frames_accepted_count: int = 0
+    frames_corrected_count: int = 0
+    """Frames that arrived with errors, all of which the coding corrected."""
     frames_rejected_count: int = 0
     """Noise: framing, coding or CRC did not hold."""
     segments_rejected_count: int = 0

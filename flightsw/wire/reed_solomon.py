@@ -5,9 +5,9 @@ The code of CCSDS 131.0-B-3 §4.3: field polynomial x^8 + x^7 + x^2 + x + 1 (0x1
 zeros that are not sent (*virtual fill*, §4.3.7). Interleaving (§4.3.5) deals the symbols of a block to `depth` words in
 turn, so that a burst is shared out among them.
 
-Symbols have two representations. The *conventional* one writes a symbol in powers of α. The *dual basis* of the standard
-(§4.3.9) is another basis of the same field: a fixed linear map of each byte, `TO_DUAL_BASIS`. A word of one is a word of
-the other after that map, symbol by symbol.
+Symbols have two representations. The *conventional* one writes a symbol in powers of α. The *dual basis* of the
+standard (§4.3.9) is another basis of the same field: a fixed linear map of each byte, `TO_DUAL_BASIS`. A word of one is
+a word of the other after that map, symbol by symbol.
 
 Encoding is linear, so the parity of a block is the exclusive or of one table row of 32 bytes for each data symbol. The
 rows are gathered at once and folded in half until one is left; a word is clean if its parity, computed anew, is what
@@ -144,14 +144,16 @@ class ReedSolomon:
             blocks_count: how many blocks.
         """
         count = len(data) // (depth * blocks_count)
-        assert len(data) == count * depth * blocks_count and 0 < count <= DATA_BYTES, "blocks are whole and not empty"
+        assert len(data) == count * depth * blocks_count, "all blocks are equally long, and whole"
+        assert 0 < count <= DATA_BYTES, "a code word has 1 to 223 data symbols"
         symbols = np.frombuffer(data, np.uint8).reshape(blocks_count, count, depth).transpose(1, 0, 2)
         rows = self._rows.take(symbols + _offsets(count), axis=0)
         while count > 1:
             half = count // 2
             rows[:half] ^= rows[count - half : count]
             count -= half
-        return rows[0].view(np.uint8).transpose(0, 2, 1).tobytes()
+        parity: bytes = rows[0].view(np.uint8).transpose(0, 2, 1).tobytes()
+        return parity
 
     def correct(self, word: bytes) -> bytes:
         """One code word as it was sent: data and parity.

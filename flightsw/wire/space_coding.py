@@ -8,9 +8,9 @@ data of all blocks together    length (2 bytes) | payload | CRC-32C of both (4 b
 ```
 
 Marker, randomiser, code, interleaving and virtual fill are the standard's (B-3 §4, §9, §10). Ours is how frames of any
-length are carried, for the standard has blocks of one fixed length: a frame is as many full blocks as its data fill and a
-shortened last one, behind one marker; and five copies of the payload's length, of which the majority of each bit counts,
-tell a stream receiver where the frame ends before it has decoded anything.
+length are carried, for the standard has blocks of one fixed length: a frame is as many full blocks as its data fill and
+a shortened last one, behind one marker; and five copies of the payload's length, of which the majority of each bit
+counts, tell a stream receiver where the frame ends before it has decoded anything.
 
 Nothing is delivered unless the CRC-32C within the code holds. So a miscorrection is found, and a frame whose CRC
 holds at once needs no correction: its flips lie in parity, marker, fill or lengths.

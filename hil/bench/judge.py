@@ -62,7 +62,7 @@ class Outcome:
 def judge_frames(
     monitor: Monitor, relay: Relay, satellites: Iterable[Satellite], ground: NodeCounts, now_ns: int
 ) -> None:
-    """Conservation: what a node accepted was delivered clean, what it rejected was delivered with flips."""
+    """Conservation: a node accepted what was delivered clean and what it corrected, and rejected all else."""
     clean, flipped = relay.delivered_clean, relay.delivered_flipped
     ends = {satellite.config.name: (satellite.config.node, satellite.totals()) for satellite in satellites}
     ends["ground"] = (GROUND_NODE, ground)
@@ -72,9 +72,10 @@ def judge_frames(
         monitor.require(
             2,
             now_ns,
-            counts.frames_accepted == delivered and counts.frames_rejected == struck,
-            f"{name}: accepted {counts.frames_accepted} frames of {delivered} delivered clean, rejected "
-            f"{counts.frames_rejected} of {struck} delivered with flips",
+            counts.frames_accepted == delivered + counts.frames_corrected
+            and counts.frames_rejected == struck - counts.frames_corrected,
+            f"{name}: accepted {counts.frames_accepted} frames of {delivered} delivered clean, corrected "
+            f"{counts.frames_corrected} and rejected {counts.frames_rejected} of {struck} delivered with flips",
         )
 
 

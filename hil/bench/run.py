@@ -440,6 +440,7 @@ class Bench:
             "frames_lost": channel.lost + channel.blocked() + channel.queue_dropped,
             "bits_flipped": channel.flipped_bits,
             "frames_flipped_rejected": channel.flipped_frames,
+            "frames_corrected": counts.frames_corrected,
             "frames_rejected": counts.frames_rejected,
             "retransmissions": counts.retransmissions,
             "bundles_rerouted": counts.rerouted,

@@ -27,6 +27,7 @@ class NodeCounts:
     """What the bench sums up over the boots of a node."""
 
     frames_accepted: int = 0
+    frames_corrected: int = 0
     frames_rejected: int = 0
     retransmissions: int = 0
     rerouted: int = 0
@@ -43,6 +44,7 @@ class NodeCounts:
         counters = agent.counters
         return cls(
             frames_accepted=sum(one.frames_accepted_count for one in counters.interfaces.values()),
+            frames_corrected=sum(one.frames_corrected_count for one in counters.interfaces.values()),
             frames_rejected=sum(one.frames_rejected_count for one in counters.interfaces.values()),
             retransmissions=counters.ltp.retransmissions_count,
             rerouted=counters.bundles_rerouted_count,
