@@ -121,6 +121,7 @@ class Fleet:
             verify=lambda *_: None,
             on_complete=lambda *_: None,
             record=self._log_for("ground"),
+            on_crash=self.crashes.append,
             archive_path=folder / "archive.db",
         )
         self.relay.attach(GROUND_NODE, link.deliver)

@@ -5,7 +5,7 @@ link.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,17 +54,12 @@ class GroundSegment:
     """Mission control for a fleet.
 
     Args:
-        clock, link, disk: the ground's ports.
-        plan: predicted contacts.
-        interfaces: one for each antenna.
-        fleet: the nodes.
-        dictionary_digest: of the command dictionary that the ground speaks.
-        beacon_period_s: how often nodes beacon.
-        verify, on_complete: as for `Cluster`.
-        record: takes (kind, fields) of what happens.
-        config: patience and limits.
-        ledger_path, archive_path: files, or None for memory.
-        start_count: rises with each start on the same ledger, so that no session number comes twice.
+        clock, link, disk: the ground's ports. plan: predicted contacts. interfaces: one for each antenna. fleet: the
+        nodes. dictionary_digest: of the command dictionary that the ground speaks. beacon_period_s: how often nodes
+        beacon. verify, on_complete: as for `Cluster`. record: takes (kind, fields) of what happens. on_crash: told of
+        the exception that ended the scheduling rounds: a ground that places nothing must not look alive. config:
+        patience and limits. ledger_path, archive_path: files, or None for memory. start_count: rises with each start on
+        the same ledger, so that no session number comes twice.
 
     Raises:
         ConfigError: ledger or archive cannot be used.
@@ -85,6 +80,7 @@ class GroundSegment:
         verify: Verify,
         on_complete: OnComplete,
         record: Log,
+        on_crash: Callable[[BaseException], None],
         config: ClusterConfig | None = None,
         ledger_path: Path | None = None,
         archive_path: Path | None = None,
@@ -114,6 +110,7 @@ class GroundSegment:
         self.bad_messages_count = 0
         self._clock = clock
         self._record = record
+        self._on_crash = on_crash
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -121,6 +118,7 @@ class GroundSegment:
         self.endpoint.flush()
         self.cluster.resume(self._clock.monotonic_ns())
         self._task = asyncio.get_running_loop().create_task(self._rounds(), name="ground/rounds")
+        self._task.add_done_callback(self._rounds_ended)
 
     async def close(self) -> None:
         """Stop, and give files and link back."""
@@ -150,6 +148,10 @@ class GroundSegment:
             self.cluster.round(now_ns)
             self._act()
             await asyncio.sleep(ROUND_S)
+
+    def _rounds_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_crash(error)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:

@@ -233,6 +233,8 @@ def _print(console: Console, done: Execution) -> None:
         console.print(f"mosaic: {done.mosaic}", soft_wrap=True)
     console.print(f"trace digest: {done.outcome.digest}", soft_wrap=True)
     console.print(summary.verdict(done.outcome), soft_wrap=True)
+    if done.outcome.crash:
+        console.print(f"the traceback is in {folders.CRASH_FILE} of the run folder", soft_wrap=True)
 
 
 if __name__ == "__main__":

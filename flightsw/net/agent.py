@@ -14,7 +14,7 @@ from itertools import count
 from typing import Final
 
 from flightsw.config import InterfaceConfig
-from flightsw.errors import BundleError, ConfigError, SegmentError, WireError
+from flightsw.errors import BundleError, ConfigError, FrameError, SegmentError, WireError
 from flightsw.net.agent_values import (
     PRIORITIES_COUNT,
     PRIORITY_DEFAULT,
@@ -59,7 +59,8 @@ class BundleAgent:
         limits: bounds of queues and timers.
 
     Raises:
-        ConfigError: a contact of the plan leaves from an interface that is not configured, or a coding is unknown.
+        ConfigError: a contact of the plan leaves from an interface that is not configured, a coding is unknown, or an
+            interface's segments are too long for its coding.
     """
 
     def __init__(
@@ -80,7 +81,10 @@ class BundleAgent:
         self._terminals: dict[int, Terminal] = {}
         for config in interfaces:
             code = coding(config.coding)
-            frame_bytes_max = len(code.encode(bytes(config.segment_bytes + SEGMENT_HEADER_BYTES_MAX)))
+            try:
+                frame_bytes_max = len(code.encode(bytes(config.segment_bytes + SEGMENT_HEADER_BYTES_MAX)))
+            except FrameError as error:
+                raise ConfigError(f"interface {config.name!r}: segment_bytes: {error}") from None
             terminal = self._terminals[config.index] = Terminal(config, code, frame_bytes_max)
             self.counters.interfaces[config.index] = terminal.counters
             self._wakes.add(0, Cause.CONTACT, config.index)

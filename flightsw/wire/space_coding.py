@@ -28,7 +28,7 @@ import numpy as np
 from flightsw.errors import FrameError, WireError
 from flightsw.wire.crc import crc32c
 from flightsw.wire.randomiser import randomise
-from flightsw.wire.reed_solomon import DATA_BYTES, PARITY_BYTES, ReedSolomon
+from flightsw.wire.reed_solomon import DATA_BYTES, ERRORS_MAX, PARITY_BYTES, ReedSolomon
 
 DEPTHS: Final = (1, 2, 3, 4, 5)
 """Interleaving depths. Source: CCSDS 131.0-B-3 §4.3.5, which also has 8."""
@@ -77,6 +77,8 @@ class SpaceCoding:
         self._marker_bit_errors_max = marker_bit_errors_max
         self._block_data_bytes = DATA_BYTES * depth
         self._parity_bytes = PARITY_BYTES * depth
+        self.burst_bytes_max: Final = ERRORS_MAX * depth
+        """So many wrong bytes in a row are always corrected."""
 
     @cached_property
     def _code(self) -> ReedSolomon:
@@ -225,6 +227,10 @@ class MarkerDeframer:
                 self.corrected_count += wrong_bytes > 0
                 payloads.append(payload)
                 at += frame_bytes
+                if wrong_bytes:
+                    # Had bytes been lost near its end, the frame was whole again by correction, and has swallowed the
+                    # next marker.
+                    at -= self._coding.burst_bytes_max
         self._buffer = bytearray(stream[at:])
         return payloads
 

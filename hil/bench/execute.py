@@ -145,6 +145,8 @@ def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None, tit
         console = Console(file=text, width=SUMMARY_COLUMNS, highlight=False, markup=False)
         console.print(summary.table(outcome, title))
         console.print(summary.verdict(outcome), soft_wrap=True)
+    if outcome.crash:
+        (folder / folders.CRASH_FILE).write_text(outcome.crash, encoding="utf-8")
     results = folder / folders.RESULTS_FOLDER
     results.mkdir()
     for job, result in sorted(outcome.results.items()):

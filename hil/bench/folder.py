@@ -7,6 +7,7 @@
 | `summary.txt`, `summary.json` | the verdict and its numbers |
 | `ledger.db`, `archive.db` | the ground's SQLite files |
 | `results/` | each job's mask as it came down |
+| `crash.txt` | traceback, when flight or ground code crashed |
 | `mosaic.png` | scene, truth and masks side by side |
 """
 
@@ -28,6 +29,7 @@ from hil.sim.loop import LOOP_VERSION
 RUN_FILE: Final = "run.json"
 TRACE_FILE: Final = "trace.jsonl"
 RESULTS_FOLDER: Final = "results"
+CRASH_FILE: Final = "crash.txt"
 RUNS_MAX: Final = 10_000
 """Runs of one scenario and seed in one folder; more means that somebody forgot to clean."""
 

@@ -42,6 +42,7 @@ class Outcome:
         ended_ns: virtual time at the end.
         fired: fault kind -> times that it struck.
         interrupted: whether the user stopped it.
+        crash: traceback of what flight or ground code raised and nobody caught; empty when nothing was.
     """
 
     digest: str
@@ -52,11 +53,12 @@ class Outcome:
     ended_ns: int
     fired: dict[str, int]
     interrupted: bool = False
+    crash: str = ""
 
     @property
     def passed(self) -> bool:
         """The verdict."""
-        return not self.violations and not self.unmet and not self.interrupted
+        return not (self.violations or self.unmet or self.interrupted or self.crash)
 
 
 def judge_frames(

@@ -6,6 +6,7 @@ cost.
 
 import asyncio
 import hashlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,7 @@ class Bench:
         self._on_progress = on_progress
         self._progress_s = progress_s
         self._crash: BaseException | None = None
+        self._is_composed = False
         self._lowest_share = 1.0
         self._hottest_degc = -273.15
         self._stop = asyncio.Event()
@@ -130,12 +132,12 @@ class Bench:
         )
 
     def run(self) -> Outcome:
-        """Run to the end, or until interrupted.
+        """Run to the end, until interrupted, or until flight or ground code crashes: the run so far is judged and kept.
 
         Raises:
-            SimulationError: the run itself is unsound.
+            ConfigError: a profile or an orbit cannot be used.
         """
-        interrupted = False
+        interrupted, crash = False, ""
         try:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner, fence(self.loop):
                 runner.run(self._main())
@@ -143,9 +145,13 @@ class Bench:
             if not self.satellites:
                 raise  # nothing ran yet, so there is nothing to judge
             interrupted = True
+        except Exception as error:  # what escaped from flight or ground is a finding about them, with its traceback
+            if not self._is_composed:
+                raise
+            crash = "".join(traceback.format_exception(error))
         finally:
             digest = self.trace.close()
-        return self._judge(digest, interrupted)
+        return self._judge(digest, interrupted, crash)
 
     # -- composition
 
@@ -163,6 +169,7 @@ class Bench:
         for satellite in self.satellites.values():
             satellite.boot(ResetCause.POWER_ON)
         self.ground.start()
+        self._is_composed = True
         if self.workload is not None:
             self.loop.call_at_ns(round(self.workload.spec.submit_at_s * NS_PER_S), self._submit, 0)
         self.loop.call_at_ns(self.until_ns, self._stop.set)
@@ -238,13 +245,17 @@ class Bench:
 
     def _interfaces(self, index: int) -> tuple[InterfaceConfig, ...]:
         ground = self.scenario.links.ground
-        interfaces = [InterfaceConfig(index=RADIO, name="radio", segment_bytes=ground.segment_bytes)]
+        interfaces = [
+            InterfaceConfig(index=RADIO, name="radio", coding=ground.coding, segment_bytes=ground.segment_bytes)
+        ]
         isl = self.scenario.links.isl
         if isl is not None:
             terminals = isl_terminals(self.scenario)
             mine = [terminals[pair][pair.index(index)] for pair in isl_pairs(self.scenario) if index in pair]
             interfaces += [
-                InterfaceConfig(index=number, name=f"laser-{number}", segment_bytes=isl.segment_bytes)
+                InterfaceConfig(
+                    index=number, name=f"laser-{number}", coding=isl.coding, segment_bytes=isl.segment_bytes
+                )
                 for number in sorted(mine)
             ]
         return tuple(interfaces)
@@ -280,7 +291,12 @@ class Bench:
             disk=SimulatedDisk(GROUND_DISK_BYTES, self.streams.random("ground/disk")),
             plan=plan,
             interfaces=tuple(
-                InterfaceConfig(index=antenna, name=f"{station.name}-{antenna}", segment_bytes=spec.segment_bytes)
+                InterfaceConfig(
+                    index=antenna,
+                    name=f"{station.name}-{antenna}",
+                    coding=spec.coding,
+                    segment_bytes=spec.segment_bytes,
+                )
                 for station, antennas in zip(self.scenario.stations, self.sky.station_interfaces, strict=True)
                 for antenna in antennas
             ),
@@ -291,6 +307,7 @@ class Bench:
             verify=self._objection,
             on_complete=self._completed,
             record=self._log_for("ground"),
+            on_crash=lambda error: self._crashed("ground", error),
             ledger_path=None if self._folder is None else self._folder / "ledger.db",
             archive_path=None if self._folder is None else self._folder / "archive.db",
         )
@@ -392,13 +409,14 @@ class Bench:
         self.trace.record(self.loop.now_ns, "bench", "channel", traffic)
         self.loop.call_later(WATCH_S, self._watch)
 
-    def _judge(self, digest: str, interrupted: bool) -> Outcome:
+    def _judge(self, digest: str, interrupted: bool, crash: str) -> Outcome:
         now_ns = self.loop.now_ns
-        is_whole = not interrupted and self.until_ns == self.scenario.duration_ns
+        is_whole = not (interrupted or crash) and self.until_ns == self.scenario.duration_ns
         if is_whole:  # a run that was stopped early leaves jobs open, and nobody broke a promise
             self.monitor.finish(now_ns)
         everyone = self.satellites.values()
-        judge_frames(self.monitor, self._relay, everyone, NodeCounts.of_agent(self.ground.agent), now_ns)
+        if not crash:  # which stops in the middle of a delivery
+            judge_frames(self.monitor, self._relay, everyone, NodeCounts.of_agent(self.ground.agent), now_ns)
         judge_energy(self.monitor, everyone, now_ns)
         counters = self._count()
         if self.workload is not None:
@@ -419,6 +437,7 @@ class Bench:
             ended_ns=now_ns,
             fired=fired,
             interrupted=interrupted,
+            crash=crash,
         )
 
     def _count(self) -> dict[str, float]:

@@ -13,7 +13,9 @@ import msgspec
 from msgspec.structs import replace
 
 from flightsw.config import NonNegative, Positive, Share, load_toml
-from flightsw.errors import ConfigError
+from flightsw.errors import ConfigError, FrameError
+from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX
+from flightsw.wire.framing import CobsCrc32c, coding
 from hil.channel.impairments import Impairments
 from hil.faults.plan import Fault
 
@@ -76,6 +78,8 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     impairments: Impairments
     segment_bytes: Annotated[int, msgspec.Meta(ge=64, le=60_000)] = 1024
+    coding: str = CobsCrc32c.name
+    """Of the frames of both ends: a name of `flightsw.wire.framing`."""
     range_km_max: Positive = 6000.0
 
 
@@ -221,6 +225,9 @@ def check(scenario: Scenario, where: str) -> None:
         raise ConfigError(
             f"{where}: links.isl: missing, expected because links.topology is {scenario.links.topology!r}"
         )
+    for field, spec in (("links.ground", scenario.links.ground), ("links.isl", scenario.links.isl)):
+        if spec is not None:
+            _check_coding(spec, f"{where}: {field}")
     links = set(link_names(scenario))
     for index, fault in enumerate(scenario.faults):
         node, link = getattr(fault, "node", None), getattr(fault, "link", None)
@@ -235,6 +242,15 @@ def check(scenario: Scenario, where: str) -> None:
             raise ConfigError(
                 f"{where}: faults[{index}].at_s: {fault.at_s} is past the run's end, expected < {scenario.duration_s}"
             )
+
+
+def _check_coding(spec: LinkSpec, where: str) -> None:
+    try:
+        coding(spec.coding).encode(bytes(spec.segment_bytes + SEGMENT_HEADER_BYTES_MAX))
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}") from None
+    except FrameError as error:
+        raise ConfigError(f"{where}.segment_bytes: {spec.segment_bytes} in coding {spec.coding!r}: {error}") from None
 
 
 def isl_pairs(scenario: Scenario) -> list[tuple[int, int]]:

@@ -65,7 +65,8 @@ def run_seed(scenario_name: str, seed: int, faults: str, until_s: float | None, 
     scenario = prepare(load(scenario_name), seed, faults)
     started_s = time.process_time()
     outcome = execute(scenario, seed, until_s=until_s, cache=cache).outcome
-    reasons = [f"rule {v.rule} at {v.t_ns / 1e9:.3f} s: {v.text}" for v in outcome.violations] + outcome.unmet
+    crash = [f"crash: {outcome.crash.strip().splitlines()[-1]}"] if outcome.crash else []
+    reasons = crash + [f"rule {v.rule} at {v.t_ns / 1e9:.3f} s: {v.text}" for v in outcome.violations] + outcome.unmet
     return Finding(
         seed=seed,
         passed=outcome.passed,

@@ -36,7 +36,7 @@ ROWS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
             ("frames sent", "frames_sent", ""),
             ("frames lost or blocked", "frames_lost", ""),
             ("bits flipped", "bits_flipped", ""),
-            ("frames with flips / rejected by CRC", "frames_flipped_rejected", ""),
+            ("frames with flips / corrected / rejected", "frames_flipped_rejected", ""),
             ("LTP retransmissions", "retransmissions", ""),
             ("bundles re-routed", "bundles_rerouted", ""),
         ),
@@ -74,6 +74,9 @@ ROWS: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
 )
 """Group -> (label, counter, unit)."""
 
+FLIPPED_ENDS: Final = ("frames_corrected", "frames_rejected")
+"""What becomes of frames with flips, printed beside them."""
+
 
 def number(value: float) -> str:
     """A number for people: thousands apart, and no more digits than it deserves."""
@@ -95,7 +98,7 @@ def table(outcome: Outcome, title: str) -> Table:
             if counter in outcome.counters:
                 value = number(outcome.counters[counter])
                 if counter == "frames_flipped_rejected":
-                    value = f"{value} / {number(outcome.counters['frames_rejected'])}"
+                    value = " / ".join([value, *(number(outcome.counters[name]) for name in FLIPPED_ENDS)])
                 grid.add_row(shown, label, value, unit)
                 shown = ""
         grid.add_section()
@@ -113,6 +116,8 @@ def verdict(outcome: Outcome) -> Text:
         text.append(f"... and {len(lines) - len(shown)} more\n", style="red")
     for line in outcome.unmet:
         text.append(f"not met: {line}\n", style="red")
+    if outcome.crash:
+        text.append(f"crashed: {outcome.crash.strip().splitlines()[-1]}\n", style="red")
     if outcome.interrupted:
         text.append("interrupted: the partial run is kept\n", style="yellow")
     if outcome.passed:

@@ -143,6 +143,7 @@ class Bench:
         self.starts_count += 1
         deliver = self.node_link.deliver
         self.ground_link = MemoryLink(lambda interface, frame: self.loop.call_later(DELAY_S, deliver, interface, frame))
+        self.crashes = []
         self.ground = GroundSegment(
             clock=self.clock,
             link=self.ground_link,
@@ -156,6 +157,7 @@ class Bench:
             verify=lambda report, result, product: None,
             on_complete=lambda job, report, result: self.completed.append((job, report.node, result)),
             record=lambda kind, fields: self.notes.append((kind, fields)),
+            on_crash=self.crashes.append,
             ledger_path=None if self.folder is None else self.folder / "ledger.db",
             archive_path=None if self.folder is None else self.folder / "archive.db",
             start_count=self.starts_count,
@@ -372,5 +374,21 @@ def test_no_session_number_comes_twice_over_a_restart(tmp_path):
             await ground.close()
         assert numbers == sorted(set(numbers))
         await bench.peer.endpoint.close()
+
+    virtual(scenario)
+
+
+def test_a_ground_whose_rounds_have_crashed_says_so(monkeypatch):
+    def stumble(self, now_ns):
+        raise AssertionError("planted")
+
+    monkeypatch.setattr("ground.cluster.Cluster.round", stumble)
+
+    async def scenario():
+        bench = Bench()
+        bench.start()
+        await asyncio.sleep(10)
+        assert [str(error) for error in bench.crashes] == ["planted"]
+        await bench.close()
 
     virtual(scenario)

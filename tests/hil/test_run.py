@@ -69,3 +69,24 @@ def test_a_counter_that_stays_below_what_is_expected_fails_the_run():
     outcome = execute(asked, seed=3).outcome
     assert outcome.unmet == ["expect.node_resets: 1, at least 2 asked"]
     assert not outcome.passed
+
+
+def test_a_crash_of_flight_code_is_a_verdict_with_its_traceback_and_the_run_is_kept(monkeypatch, tmp_path):
+    def stumble(self, now_ns):
+        raise AssertionError("planted")
+
+    monkeypatch.setattr("flightsw.node.Node._send_reports", stumble)
+    outcome = execute(load(str(EXAMPLE)), seed=3, folder=tmp_path).outcome
+    assert not outcome.passed
+    assert "planted" in (tmp_path / "crash.txt").read_text()
+    assert load_identity(tmp_path).passed is False
+
+
+def test_a_crash_of_ground_code_is_a_verdict_too(monkeypatch):
+    def stumble(self, now_ns):
+        raise AssertionError("planted on the ground")
+
+    monkeypatch.setattr("ground.cluster.Cluster.round", stumble)
+    outcome = execute(load(str(EXAMPLE)), seed=3).outcome
+    assert not outcome.passed
+    assert "planted on the ground" in outcome.crash
