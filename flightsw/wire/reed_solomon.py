@@ -182,30 +182,25 @@ class ReedSolomon:
     def _errors(self, difference: bytes) -> list[tuple[int, int]]:
         """Errors as (place counted from the end of the word, value), from the difference of the parities.
 
-        Raises:
-            CodingError: the locator has not as many roots as its degree.
+        With more errors than can be corrected the answer means nothing.
         """
         field = self._field
         syndromes = reduce(xor, (row[value] for row, value in zip(field.syndromes, difference, strict=True)))
         solution = self._key_equation(syndromes)
         evaluator, locator = solution[:ERRORS_MAX], solution[ERRORS_MAX:]
-        degree = len(locator.rstrip(b"\0")) - 1
         even = reduce(xor, (field.values[power][locator[power]] for power in range(0, _LOCATOR_BYTES, 2)))
         odd = reduce(xor, (field.values[power][locator[power]] for power in range(1, _LOCATOR_BYTES, 2)))
         sums = (even ^ odd).to_bytes(WORD_BYTES, "little")
-        if not 0 < degree == sums.count(0):
-            raise CodingError(f"code word: more than {ERRORS_MAX} symbols are wrong")
         divisors = odd.to_bytes(WORD_BYTES, "little")  # x Λ'(x): the terms of odd degree
         numbers = reduce(xor, (row[value] for row, value in zip(field.values, evaluator, strict=False)))
         dividends = numbers.to_bytes(WORD_BYTES, "little")
         errors: list[tuple[int, int]] = []
         place = sums.find(0)
         while place >= 0:
-            if dividends[place]:
-                # Forney: X^-(b + 2t) Ω'(1/X) / (Λ'(1/X) / X), with the upper half Ω' of the evaluator
-                exponent = _LOGARITHM[dividends[place]] - _LOGARITHM[divisors[place]]
-                exponent -= _ROOT_STEP * (_FIRST_ROOT + PARITY_BYTES) * place
-                errors.append((place, _POWER[exponent % WORD_BYTES]))
+            # Forney: X^-(b + 2t) Ω'(1/X) / (Λ'(1/X) / X), with the upper half Ω' of the evaluator
+            exponent = _LOGARITHM[dividends[place]] - _LOGARITHM[divisors[place]]
+            exponent -= _ROOT_STEP * (_FIRST_ROOT + PARITY_BYTES) * place
+            errors.append((place, _POWER[exponent % WORD_BYTES]))
             place = sums.find(0, place + 1)
         return errors
 

@@ -55,7 +55,7 @@ def test_reedsolo_corrects_our_words_as_we_do():
 def libfec() -> ctypes.CDLL:
     name = find_library("fec")
     if name is None:
-        pytest.skip("libfec is not on this machine (Debian and Ubuntu: apt-get install libfec0)")
+        pytest.skip("missing tool: libfec (Debian and Ubuntu: apt-get install libfec0)")
     return ctypes.CDLL(name)
 
 
@@ -149,6 +149,14 @@ def test_more_than_sixteen_wrong_symbols_are_refused(code, length, errors_count)
         word = word_of(code, chance.randbytes(length))
         with pytest.raises(CodingError):
             code.correct(damaged(word, errors_count, chance))
+
+
+@pytest.mark.parametrize("errors_count", [1, ERRORS_MAX])
+def test_errors_that_would_lie_in_the_virtual_fill_are_refused(errors_count):
+    data = b"shortened"
+    fill = damaged(bytes(DATA_BYTES - len(data)), errors_count, Random(errors_count))
+    with pytest.raises(CodingError, match="fill"):
+        CONVENTIONAL.correct(data + CONVENTIONAL.parity(fill + data))
 
 
 @given(st.binary(min_size=PARITY_BYTES + 1, max_size=WORD_BYTES))
