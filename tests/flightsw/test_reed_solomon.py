@@ -154,7 +154,7 @@ def test_more_than_sixteen_wrong_symbols_are_refused(code, length, errors_count)
 @pytest.mark.parametrize("errors_count", [1, ERRORS_MAX])
 def test_errors_that_would_lie_in_the_virtual_fill_are_refused(errors_count):
     data = b"shortened"
-    fill = damaged(bytes(DATA_BYTES - len(data)), errors_count, Random(errors_count))
+    fill = damaged(bytes(DATA_BYTES - len(data) - 1), errors_count - 1, Random(errors_count)) + b"\x01"
     with pytest.raises(CodingError, match="fill"):
         CONVENTIONAL.correct(data + CONVENTIONAL.parity(fill + data))
 

@@ -211,9 +211,8 @@ def test_a_stream_with_noise_between_and_inside_delivers_only_what_was_sent(payl
     assert all(payload in left for payload in received), "sent ones, in order, none twice"
     assert deframer.accepted_count == len(received)
     if rate <= 1e-3:
-        assert received == payloads
-        assert deframer.rejected_count == 0
-        assert deframer.corrected_count <= len(received)
+        assert received == payloads, "noise that looks like a marker is counted, and costs nobody a frame"
+    assert deframer.corrected_count <= len(received) * (rate > 0)
 
 
 def test_a_stream_of_single_bytes_gives_the_payloads_and_counts_the_corrected():
