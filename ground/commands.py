@@ -153,5 +153,6 @@ class CommandDesk:
 
     def _send(self, sent: Sent, now_ns: int) -> None:
         sent.sent_ns = now_ns
+        self._ledger.stage_command(sent.command_id, Stage.SENT, CommandCode.OK, "", now_ns)
         left_ms = (sent.expires_ns - now_ns) // 1_000_000
         self._send_message(Outgoing(sent.node, SERVICE_COMMAND, sent.payload, left_ms, COMMAND_PRIORITY))

@@ -50,7 +50,7 @@ def test_a_command_is_on_record_and_sent_with_its_lifetime(console):
     assert (command.command_id, command.opcode, command.lifetime_ms) == (1, "NODE.NOOP", 3_600_000)
     assert message.lifetime_ms == 3_600_000
     (row,) = console.ledger.open_commands()
-    assert (row.payload, row.expires_ns, row.stage) == (message.payload, 3605 * S, Stage.QUEUED)
+    assert (row.payload, row.expires_ns, row.stage) == (message.payload, 3605 * S, Stage.SENT)
     assert console.notes == [("command.sent", {"node": "sat-2", "command": 1, "opcode": "NODE.NOOP"})]
 
 
