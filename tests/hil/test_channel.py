@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from flightsw.errors import ConfigError
 from flightsw.ports import Random
+from flightsw.wire.framing import coding
+from hil.bench.scenario import LinkSpec
 from hil.channel.bit_errors import mean_bit_error_rate
 from hil.channel.direction import ChannelCounts, Direction
 from hil.channel.impairments import Burst, Impairments
@@ -83,11 +85,11 @@ def test_the_document_names_every_parameter_and_its_presets_load() -> None:
         assert f"| `{name}" in document or name == "burst"
     for name in Burst.__struct_fields__:
         assert f"| `burst.{name}`" in document
-    presets = [
-        msgspec.convert(tomllib.loads(text), Impairments)
-        for text in re.findall(r"```toml\n(.*?)```", document, flags=re.DOTALL)
-    ]
+    tables = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", document, flags=re.DOTALL)]
+    presets = [msgspec.convert(table, Impairments) for table in tables if "links" not in table]
     assert len(presets) == 4
+    (coded,) = [msgspec.convert(table["links"]["ground"], LinkSpec) for table in tables if "links" in table]
+    assert coding(coded.coding).name == "ccsds-rs-1"
     assert mean_bit_error_rate(presets[-1]) == pytest.approx(1e-5, rel=1e-3)
 
 
