@@ -96,6 +96,7 @@ class Fleet:
             plan=plan,
             sun=(SunInterval(0, round(NEVER_S * NS_PER_S)),),
             relay=self.relay,
+            send=self.relay.send,
             clock=clock,
             board=SimulatedBoard(profile, clock, lambda _: 1.0),
             disk=SimulatedDisk(DISK_BYTES, self.streams.random(f"{name}/disk")),

@@ -258,8 +258,6 @@ class Node:
     def _on_upset(self, digest: bytes, found: Scrub) -> None:
         self._log("model.upset", {"model": digest, "outcome": found.name})
         self._report(Severity.WARNING_LO, "JOBS", "WEIGHTS_STRUCK", f"{digest.hex()[:16]}: {found.value}", digest)
-        if found is Scrub.STORE_ROTTEN:
-            self._ports.runner.unload(digest)
 
     def _want_object(self, digest: bytes, size_bytes: int) -> None:
         self._log("object.wanted", {"object": digest})

@@ -157,6 +157,10 @@ class BundleAgent:
             self._forwarder.enqueue(queued, now_ns)
         return BundleId(self.node, source_service, created_ms, sequence)
 
+    def queues(self) -> list[BundleQueue]:
+        """Where bundles wait."""
+        return self._forwarder.queues()
+
     def take_deliveries(self) -> list[Delivery]:
         """Bundles for services of this node since the last call, in order of arrival."""
         return self._inbox.take()

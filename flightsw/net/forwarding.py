@@ -39,6 +39,10 @@ class Forwarder:
         self._suspects: dict[int, Neighbour] = {}
         self._sweep_ns = NEVER_NS
 
+    def queues(self) -> list[BundleQueue]:
+        """Where bundles may wait: limbo, then the queue of each neighbour."""
+        return [self._limbo, *(neighbour.queue for neighbour in self._neighbours.values())]
+
     def enqueue(self, queued: QueuedBundle, now_ns: int) -> Neighbour | None:
         """Let a bundle wait for the neighbour on its route, or in limbo when there is no route (None)."""
         contact = self._router.first_contact(queued.bundle.destination.node, queued.previous, now_ns)
@@ -111,7 +115,7 @@ class Forwarder:
         if when_ns != self._sweep_ns:
             return
         first_ns = NEVER_NS
-        for queue in (self._limbo, *(neighbour.queue for neighbour in self._neighbours.values())):
+        for queue in self.queues():
             if len(queue):
                 self._counters.bundles_expired_count += len(queue.take_expired(now_ns))
                 first_ns = min(first_ns, queue.first_deadline_ns() or NEVER_NS)

@@ -84,20 +84,31 @@ class BundleQueue:
         bundles_max: when this many wait, the oldest of the least urgent gives way, or the new one if it is less urgent.
     """
 
-    __slots__ = ("_bundles_max", "_count", "_levels")
+    __slots__ = ("_count", "_levels", "bundles_max", "displaced_count", "pushed_count", "taken_count")
 
     def __init__(self, bundles_max: int) -> None:
-        self._bundles_max = bundles_max
+        self.bundles_max = bundles_max
+        self.pushed_count = 0
+        self.taken_count = 0
+        """Left to be sent, re-routed, or because they expired."""
+        self.displaced_count = 0
+        """Turned away, or given way to a more urgent one. Always pushed == taken + displaced + held."""
         self._levels: tuple[OrderedDict[int, QueuedBundle], ...] = tuple(OrderedDict() for _ in range(PRIORITIES_COUNT))
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
+    def held_count(self) -> int:
+        """Bundles that wait, counted one by one."""
+        return sum(len(level) for level in self._levels)
+
     def push(self, queued: QueuedBundle) -> QueuedBundle | None:
         """Let a bundle wait; returns the bundle that gives way for it, if one must."""
         evicted = None
-        if self._count >= self._bundles_max:
+        self.pushed_count += 1
+        if self._count >= self.bundles_max:
+            self.displaced_count += 1
             for priority in range(PRIORITIES_COUNT - 1, queued.priority - 1, -1):
                 if self._levels[priority]:
                     _, evicted = self._levels[priority].popitem(last=False)
@@ -109,19 +120,13 @@ class BundleQueue:
         self._count += 1
         return evicted
 
-    def push_front(self, queued: QueuedBundle) -> None:
-        """Put a bundle back that was just popped."""
-        level = self._levels[queued.priority]
-        level[queued.order] = queued
-        level.move_to_end(queued.order, last=False)
-        self._count += 1
-
     def pop(self) -> QueuedBundle | None:
         """The most urgent, None when nobody waits."""
         if self._count:
             for level in self._levels:
                 if level:
                     self._count -= 1
+                    self.taken_count += 1
                     return level.popitem(last=False)[1]
         return None
 
@@ -131,6 +136,7 @@ class BundleQueue:
         for level in self._levels:
             level.clear()
         self._count = 0
+        self.taken_count += len(taken)
         return taken
 
     def take_expired(self, now_ns: int) -> list[QueuedBundle]:
@@ -139,6 +145,7 @@ class BundleQueue:
         for queued in expired:
             del self._levels[queued.priority][queued.order]
         self._count -= len(expired)
+        self.taken_count += len(expired)
         return expired
 
     def first_deadline_ns(self) -> int | None:

@@ -135,6 +135,7 @@ def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None, tit
         folder / "summary.json",
         {
             "passed": outcome.passed,
+            "is_whole": outcome.is_whole,
             "digest": outcome.digest,
             "violations": outcome.violations,
             "unmet": outcome.unmet,

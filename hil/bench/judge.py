@@ -1,12 +1,13 @@
 """The verdict of a run: the rules that need the whole run, the comparison with the reference, the numbers of the
 summary."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from flightsw.compute import cloud_mask
 from flightsw.compute.inference import InferenceCache
+from flightsw.net.agent import BundleAgent
 from flightsw.objects.digest import digest_of
 from flightsw.wire.messages import JobReport, Mode
 from hil.bench.invariants import Monitor, Violation
@@ -41,6 +42,7 @@ class Outcome:
         unmet: expectations of the scenario that were not met, in words.
         ended_ns: virtual time at the end.
         fired: fault kind -> times that it struck.
+        is_whole: whether it ran to the scenario's end; else open jobs and expectations were not judged.
         interrupted: whether the user stopped it.
         crash: traceback of what flight or ground code raised and nobody caught; empty when nothing was.
     """
@@ -52,6 +54,7 @@ class Outcome:
     unmet: list[str]
     ended_ns: int
     fired: dict[str, int]
+    is_whole: bool = True
     interrupted: bool = False
     crash: str = ""
 
@@ -79,6 +82,47 @@ def judge_frames(
             f"{name}: accepted {counts.frames_accepted} frames of {delivered} delivered clean, corrected "
             f"{counts.frames_corrected} and rejected {counts.frames_rejected} of {struck} delivered with flips",
         )
+
+
+def judge_bounds(monitor: Monitor, name: str, agent: BundleAgent, now_ns: int) -> None:
+    """No queue is longer than it may be, at this instant; that its length is true, `judge_queues` sees to."""
+    for queue in agent.queues():
+        if len(queue) > queue.bundles_max:
+            monitor.require(6, now_ns, False, f"{name}: {len(queue)} bundles wait where {queue.bundles_max} may")
+
+
+def judge_queues(monitor: Monitor, agents: Mapping[str, BundleAgent], now_ns: int) -> None:
+    """Bundle queues lose nothing silently, and the agent says what they dropped."""
+    for name, agent in agents.items():
+        displaced = 0
+        for queue in agent.queues():
+            held = queue.held_count()
+            displaced += queue.displaced_count
+            monitor.require(6, now_ns, held == len(queue), f"{name}: {held} bundles wait, the queue says {len(queue)}")
+            monitor.require(
+                6,
+                now_ns,
+                queue.pushed_count == queue.taken_count + queue.displaced_count + held,
+                f"{name}: of {queue.pushed_count} bundles queued, {queue.taken_count} were taken, "
+                f"{queue.displaced_count} displaced and {held} wait",
+            )
+        dropped = agent.counters.bundles_dropped_count
+        monitor.require(6, now_ns, dropped >= displaced, f"{name}: {displaced} bundles displaced, {dropped} reported")
+
+
+def judge_channel(monitor: Monitor, relay: Relay, now_ns: int) -> None:
+    """Every frame handed to a link is accounted for: it arrived, or is counted as lost, blocked or dropped."""
+    for link, directions in relay.counts().items():
+        for name, c in directions.items():
+            ends = c.delivered + c.lost + c.blocked() + c.queue_dropped + c.flushed
+            monitor.require(
+                6, now_ns, c.sent + c.duplicated == ends, f"{link} {name}: {c.sent + c.duplicated} frames, {ends} ends"
+            )
+    arrived = sum((*relay.delivered_clean.values(), *relay.delivered_flipped.values(), *relay.dropped_off.values()))
+    on_their_way, left = relay.in_flight_count(), relay.total().delivered
+    monitor.require(
+        6, now_ns, left == arrived + on_their_way, f"{left} frames left links, {arrived} arrived, {on_their_way} fly"
+    )
 
 
 def judge_energy(monitor: Monitor, satellites: Iterable[Satellite], now_ns: int) -> None:

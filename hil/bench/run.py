@@ -5,14 +5,11 @@ cost.
 """
 
 import asyncio
-import hashlib
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from boards import profiles
 from boards.simulated.board import SimulatedBoard
@@ -22,6 +19,7 @@ from flightsw.compute.inference import InferenceCache
 from flightsw.config import InterfaceConfig, NodeConfig
 from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.link.memory import MemoryLink
+from flightsw.net.agent import BundleAgent
 from flightsw.net.contacts import ContactPlan
 from flightsw.ports import ResetCause
 from flightsw.wire.messages import JobReport
@@ -30,9 +28,18 @@ from ground.ledger import JobRequest
 from ground.segment import GroundSegment
 from hil.bench import sky as sky_of
 from hil.bench.invariants import Monitor
-from hil.bench.judge import JobResult, Outcome, judge_energy, judge_frames, judge_results
+from hil.bench.judge import (
+    JobResult,
+    Outcome,
+    judge_bounds,
+    judge_channel,
+    judge_energy,
+    judge_frames,
+    judge_queues,
+    judge_results,
+)
 from hil.bench.satellite import NodeCounts, Satellite
-from hil.bench.scenario import LinkSpec, Scenario, isl_pairs
+from hil.bench.scenario import LinkSpec, Scenario, isl_pairs, scenario_digest
 from hil.bench.sky import FIRST_NODE, GROUND_NODE, RADIO, Sky, SunlightTable, isl_terminals
 from hil.bench.strikes import Strikes
 from hil.bench.workload import KIND, Item, Workload, mosaic_rows
@@ -235,6 +242,7 @@ class Bench:
             plan=plan,
             sun=self.sky.sun[index],
             relay=self._relay,
+            send=lambda node, interface, frame: self._send(spec.name, node, interface, frame),
             clock=clock,
             board=board,
             disk=SimulatedDisk(DISK_BYTES, streams.random("disk")),
@@ -244,20 +252,12 @@ class Bench:
         )
 
     def _interfaces(self, index: int) -> tuple[InterfaceConfig, ...]:
-        ground = self.scenario.links.ground
-        interfaces = [
-            InterfaceConfig(index=RADIO, name="radio", coding=ground.coding, segment_bytes=ground.segment_bytes)
-        ]
+        interfaces = [self.scenario.links.ground.interface(RADIO, "radio")]
         isl = self.scenario.links.isl
         if isl is not None:
             terminals = isl_terminals(self.scenario)
             mine = [terminals[pair][pair.index(index)] for pair in isl_pairs(self.scenario) if index in pair]
-            interfaces += [
-                InterfaceConfig(
-                    index=number, name=f"laser-{number}", coding=isl.coding, segment_bytes=isl.segment_bytes
-                )
-                for number in sorted(mine)
-            ]
+            interfaces += [isl.interface(number, f"laser-{number}") for number in sorted(mine)]
         return tuple(interfaces)
 
     def _log_for(self, source: str) -> Callable[[str, dict[str, object]], None]:
@@ -269,7 +269,7 @@ class Bench:
         return log
 
     def _make_ground(self, plan: ContactPlan, clock: LoopClock) -> None:
-        link = MemoryLink(lambda interface, frame: self._relay.send(GROUND_NODE, interface, frame))
+        link = MemoryLink(lambda interface, frame: self._send("ground", GROUND_NODE, interface, frame))
         spec = self.scenario.links.ground
         fleet = [
             FleetNode(
@@ -291,12 +291,7 @@ class Bench:
             disk=SimulatedDisk(GROUND_DISK_BYTES, self.streams.random("ground/disk")),
             plan=plan,
             interfaces=tuple(
-                InterfaceConfig(
-                    index=antenna,
-                    name=f"{station.name}-{antenna}",
-                    coding=spec.coding,
-                    segment_bytes=spec.segment_bytes,
-                )
+                spec.interface(antenna, f"{station.name}-{antenna}")
                 for station, antennas in zip(self.scenario.stations, self.sky.station_interfaces, strict=True)
                 for antenna in antennas
             ),
@@ -397,12 +392,25 @@ class Bench:
         )
         self.loop.call_later(self._progress_s, self._tell_progress)
 
+    def _send(self, name: str, node: int, interface: int, frame: bytes) -> None:
+        """Take a frame from a lab wire: queues are longest while their transmitter is busy, so this is when to look."""
+        satellite = self.satellites.get(name)
+        agent = self.ground.agent if satellite is None else satellite.agent
+        if agent is not None:
+            judge_bounds(self.monitor, name, agent, self.loop.now_ns)
+        self._relay.send(node, interface, frame)
+
+    def _agents(self) -> dict[str, BundleAgent]:
+        nodes = {name: s.node.agent for name, s in self.satellites.items() if s.node is not None}
+        return nodes | {"ground": self.ground.agent}
+
     def _watch(self) -> None:
         """Sample the boards: extremes that no node reports."""
         for satellite in self.satellites.values():
             sensors = satellite.board.sensors()
             self._lowest_share = min(self._lowest_share, sensors.charge_j / sensors.battery_j)
             self._hottest_degc = max(self._hottest_degc, sensors.electronics_degc)
+        judge_queues(self.monitor, self._agents(), self.loop.now_ns)
         channel = self._relay.total()
         # ties the digest to every frame, which would be too many to record one by one
         traffic = {"sent": channel.sent, "bytes": channel.delivered_bytes, "flipped_bits": channel.flipped_bits}
@@ -416,6 +424,8 @@ class Bench:
             self.monitor.finish(now_ns)
         everyone = self.satellites.values()
         if not crash:  # which stops in the middle of a delivery
+            judge_queues(self.monitor, self._agents(), now_ns)
+            judge_channel(self.monitor, self._relay, now_ns)
             judge_frames(self.monitor, self._relay, everyone, NodeCounts.of_agent(self.ground.agent), now_ns)
         judge_energy(self.monitor, everyone, now_ns)
         counters = self._count()
@@ -436,6 +446,7 @@ class Bench:
             unmet=unmet,
             ended_ns=now_ns,
             fired=fired,
+            is_whole=is_whole,
             interrupted=interrupted,
             crash=crash,
         )
@@ -463,6 +474,7 @@ class Bench:
             "frames_rejected": counts.frames_rejected,
             "retransmissions": counts.retransmissions,
             "bundles_rerouted": counts.rerouted,
+            "bundles_dropped": counts.dropped,
             "node_resets": events.get("fault.node_reset", 0),
             "link_outages": events.get("fault.link_outage", 0),
             "weight_upsets": events.get("fault.upset", 0) + events.get("fault.weight_upset", 0),
@@ -482,8 +494,3 @@ class Bench:
         assert self.workload is not None, "a mosaic needs a workload"
         masks = {job: (self.items[job], cloud_mask.decode_mask(done.result)) for job, done in self.results.items()}
         return mosaic_rows(self.workload, masks)
-
-
-def scenario_digest(scenario: Scenario) -> str:
-    """BLAKE2b-64 of a scenario's content in hex: two files that say the same have the same digest."""
-    return hashlib.blake2b(msgspec.json.encode(scenario, order="deterministic"), digest_size=8).hexdigest()

@@ -31,6 +31,7 @@ class NodeCounts:
     frames_rejected: int = 0
     retransmissions: int = 0
     rerouted: int = 0
+    dropped: int = 0
     models_repaired: int = 0
 
     @classmethod
@@ -48,6 +49,7 @@ class NodeCounts:
             frames_rejected=sum(one.frames_rejected_count for one in counters.interfaces.values()),
             retransmissions=counters.ltp.retransmissions_count,
             rerouted=counters.bundles_rerouted_count,
+            dropped=counters.bundles_dropped_count,
         )
 
     def __add__(self, other: "NodeCounts") -> "NodeCounts":
@@ -61,6 +63,7 @@ class Satellite:
     Args:
         config, profile, plan, sun: as for `Node`.
         relay: the other end of the lab wire.
+        send: takes (node, interface, frame) from the wire, towards the relay.
         clock, board, disk: those of this satellite.
         cache: inference results, shared by the whole process.
         log: takes (kind, fields) of the on-board log.
@@ -76,6 +79,7 @@ class Satellite:
         plan: ContactPlan,
         sun: tuple[SunInterval, ...],
         relay: Relay,
+        send: Callable[[int, int, bytes], None],
         clock: LoopClock,
         board: SimulatedBoard,
         disk: SimulatedDisk,
@@ -95,12 +99,18 @@ class Satellite:
         self._plan = plan
         self._sun = sun
         self._relay = relay
+        self._send = send
         self._clock = clock
         self._cache = cache
         self._log = log
         self._on_crash = on_crash
         self._task: asyncio.Task[None] | None = None
         self._link: MemoryLink | None = None
+
+    @property
+    def agent(self) -> BundleAgent | None:
+        """The bundle agent of this boot, None while the node is off."""
+        return None if self.node is None else self.node.agent
 
     @property
     def is_on(self) -> bool:
@@ -114,7 +124,7 @@ class Satellite:
         self.boots_count += 1
         self.board.power_on(cause)
         self.runner = SimulatedRunner(self.profile, self._cache)
-        self._link = MemoryLink(lambda interface, frame: self._relay.send(number, interface, frame))
+        self._link = MemoryLink(lambda interface, frame: self._send(number, interface, frame))
         ports = NodePorts(
             clock=self._clock,
             link=self._link,

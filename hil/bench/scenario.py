@@ -5,6 +5,7 @@ in `hil/scenarios`; a path to a user's own file works wherever a name does.
 """
 
 import datetime
+import hashlib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,12 +13,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import replace
 
-from flightsw.config import NonNegative, Positive, Share, load_toml
+from flightsw.config import InterfaceConfig, NonNegative, Positive, Share, load_toml
 from flightsw.errors import ConfigError, FrameError
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX
 from flightsw.wire.framing import CobsCrc32c, coding
 from hil.channel.impairments import Impairments
 from hil.faults.plan import Fault
+from hil.world.contacts import plus_grid_pairs, ring_pairs
 
 NodeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 NS_PER_S = 1_000_000_000
@@ -78,9 +80,21 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     impairments: Impairments
     segment_bytes: Annotated[int, msgspec.Meta(ge=64, le=60_000)] = 1024
+    queue_bundles_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4096
+    """Bundles that may wait for a neighbour; more displace the least urgent, counted."""
     coding: str = CobsCrc32c.name
     """Of the frames of both ends: a name of `flightsw.wire.framing`."""
     range_km_max: Positive = 6000.0
+
+    def interface(self, index: int, name: str) -> InterfaceConfig:
+        """An end of a link of this class."""
+        return InterfaceConfig(
+            index=index,
+            name=name,
+            coding=self.coding,
+            segment_bytes=self.segment_bytes,
+            queue_bundles_max=self.queue_bundles_max,
+        )
 
 
 class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -221,6 +235,8 @@ def check(scenario: Scenario, where: str) -> None:
         raise ConfigError(
             f"{where}: orbit.planes: {scenario.orbit.planes} does not divide the fleet of {len(nodes)} nodes"
         )
+    if scenario.links.topology == "plus_grid" and not isinstance(scenario.orbit, WalkerOrbit):
+        raise ConfigError(f"{where}: links.topology: 'plus_grid' needs planes, expected orbit.kind = 'walker'")
     if scenario.links.topology != "none" and scenario.links.isl is None:
         raise ConfigError(
             f"{where}: links.isl: missing, expected because links.topology is {scenario.links.topology!r}"
@@ -254,22 +270,14 @@ def _check_coding(spec: LinkSpec, where: str) -> None:
 
 
 def isl_pairs(scenario: Scenario) -> list[tuple[int, int]]:
-    """Inter-satellite links as pairs of fleet indices; interface 1 of the first to interface 2 of the second."""
+    """Inter-satellite links as pairs of fleet indices, each once."""
     count = len(scenario.nodes)
     if scenario.links.topology == "none" or count < 2:
         return []
-    if scenario.links.topology == "ring" or not isinstance(scenario.orbit, WalkerOrbit):
-        return [(0, 1)] if count == 2 else [(index, (index + 1) % count) for index in range(count)]
-    planes = scenario.orbit.planes
-    per_plane = count // planes
-    pairs: dict[tuple[int, int], tuple[int, int]] = {}
-    for plane in range(planes):
-        for slot in range(per_plane):
-            here = plane * per_plane + slot
-            for there in (plane * per_plane + (slot + 1) % per_plane, (plane + 1) % planes * per_plane + slot):
-                if here != there:
-                    pairs.setdefault((min(here, there), max(here, there)), (here, there))
-    return list(pairs.values())
+    if scenario.links.topology == "ring":
+        return ring_pairs(count)
+    assert isinstance(scenario.orbit, WalkerOrbit), "check refuses a grid without planes"
+    return plus_grid_pairs(scenario.orbit.planes, count // scenario.orbit.planes)
 
 
 def link_names(scenario: Scenario) -> list[str]:
@@ -278,3 +286,8 @@ def link_names(scenario: Scenario) -> list[str]:
     return [f"{nodes[a]}/{nodes[b]}" for a, b in isl_pairs(scenario)] + [
         f"{station.name}/{node}" for station in scenario.stations for node in nodes
     ]
+
+
+def scenario_digest(scenario: Scenario) -> str:
+    """BLAKE2b-64 of a scenario's content in hex: two files that say the same have the same digest."""
+    return hashlib.blake2b(msgspec.json.encode(scenario, order="deterministic"), digest_size=8).hexdigest()

@@ -18,7 +18,9 @@ from flightsw.compute.inference import InferenceCache
 from flightsw.compute.jobs import Job, JobTable
 from flightsw.core.commanding import LOG_NAME, Commands
 from flightsw.net.endpoint import Endpoint
+from flightsw.net.forwarding import Forwarder
 from flightsw.net.ltp import Span
+from flightsw.net.queues import BundleQueue, QueuedBundle
 from flightsw.objects.store import ObjectStore, object_name
 from flightsw.wire import framing
 from flightsw.wire.messages import JobReport, JobState
@@ -53,6 +55,13 @@ def short(**changes: Any) -> Scenario:
     everything = {"jobs_completed": 24, "results_equal": 24}
     fields: dict[str, Any] = {"duration_s": 600.0, "faults": (), "radiation": None, "workload": workload}
     return msgspec.structs.replace(scenario, **({"expect": everything} | fields | changes))
+
+
+def congested() -> Scenario:
+    """Queues so short that bundles must be dropped; what is lost is sent again, as far as the time allows."""
+    links = load("three-body-12").links
+    ground = msgspec.structs.replace(links.ground, queue_bundles_max=8)
+    return short(links=msgspec.structs.replace(links, ground=ground), expect={"bundles_dropped": 1})
 
 
 def trouble() -> Scenario:
@@ -260,6 +269,32 @@ def resumed_work_is_dropped(patch: MonkeyPatch) -> None:
     patch.setattr(JobTable, "runnable", impatient)
 
 
+def queues_have_no_bound(patch: MonkeyPatch) -> None:
+    def push(self: BundleQueue, queued: QueuedBundle) -> None:
+        self.pushed_count += 1
+        self._levels[queued.priority][queued.order] = queued
+        self._count += 1
+
+    patch.setattr(BundleQueue, "push", push)
+
+
+def displaced_bundles_are_not_reported(patch: MonkeyPatch) -> None:
+    patch.setattr(Forwarder, "_push", lambda self, queue, queued: queue.push(queued))
+
+
+def a_queue_loses_bundles_silently(patch: MonkeyPatch) -> None:
+    pop = BundleQueue.pop
+
+    def leaky(self: BundleQueue) -> QueuedBundle | None:
+        if self._count > 4:
+            level = next(level for level in self._levels if level)
+            level.popitem()
+            self._count -= 1
+        return pop(self)
+
+    patch.setattr(BundleQueue, "pop", leaky)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A bug and what must find it."""
@@ -286,6 +321,9 @@ MUTANTS = (
     Mutant(a_resubmitted_job_starts_over, 4),
     Mutant(energy_is_spent_without_limit, 5, dusk),
     Mutant(resumed_work_is_dropped, UNMET),
+    Mutant(queues_have_no_bound, 6, congested),
+    Mutant(displaced_bundles_are_not_reported, 6, congested),
+    Mutant(a_queue_loses_bundles_silently, 6, congested),
 )
 
 
@@ -314,7 +352,9 @@ def test_a_planted_bug_is_found(mutant: Mutant, cache: InferenceCache, monkeypat
 
 @pytest.mark.parametrize("seed", [SEEDS[0], *(pytest.param(seed, marks=pytest.mark.slow) for seed in SEEDS[1:])])
 @pytest.mark.parametrize(
-    "scenario", [trouble, calm, dusk, late_pass, cut_off, reset_while_cut_off], ids=lambda scenario: scenario.__name__
+    "scenario",
+    [trouble, calm, dusk, late_pass, cut_off, reset_while_cut_off, congested],
+    ids=lambda scenario: scenario.__name__,
 )
 def test_without_a_bug_the_same_run_passes(
     scenario: Callable[[], Scenario], seed: int, cache: InferenceCache, monkeypatch: MonkeyPatch

@@ -7,8 +7,7 @@ import pytest
 
 from flightsw.errors import ConfigError
 from hil.bench.execute import check_inputs, prepare
-from hil.bench.run import scenario_digest
-from hil.bench.scenario import Scenario, check, find, isl_pairs, link_names, load, shipped
+from hil.bench.scenario import Scenario, check, find, isl_pairs, link_names, load, scenario_digest, shipped
 from hil.faults.plan import LinkOutage, NodeReset
 
 
@@ -91,3 +90,10 @@ def test_drawn_faults_hang_on_the_seed_alone() -> None:
 def test_no_faults_means_no_protons_either() -> None:
     quiet = prepare(load("three-body-12"), 1, "none")
     assert (quiet.faults, quiet.radiation, quiet.expect) == ((), None, {})
+
+
+def test_a_grid_without_planes_is_refused_and_never_taken_for_a_ring() -> None:
+    scenario = load("three-body-12")
+    grid = msgspec.structs.replace(scenario, links=msgspec.structs.replace(scenario.links, topology="plus_grid"))
+    with pytest.raises(ConfigError, match=r"mine: links.topology: 'plus_grid' needs planes"):
+        check(grid, "mine")
