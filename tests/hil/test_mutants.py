@@ -338,6 +338,11 @@ def findings(scenario: Scenario, seed: int, cache: InferenceCache) -> dict[int |
     return found
 
 
+def test_every_rule_finds_a_planted_bug() -> None:
+    """A rule that no bug can break is a rule that nobody judges."""
+    assert {mutant.found_by for mutant in MUTANTS} - {UNMET} == set(RULES)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.plant.__name__)
 def test_a_planted_bug_is_found(mutant: Mutant, cache: InferenceCache, monkeypatch: MonkeyPatch) -> None:
     mutant.plant(monkeypatch)
