@@ -26,12 +26,12 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV) ..."
-	@$(INSTALL) -e '.[ai]'
+	@$(INSTALL) -e '.[ai,broker]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV) with the tools of development ..."
-	@$(INSTALL) -e '.[ai,dev]'
+	@$(INSTALL) -e '.[ai,broker,dev]'
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run  ## twelve satellites run real AI jobs through impaired links

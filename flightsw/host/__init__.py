@@ -1,0 +1,1 @@
+"""What any Linux machine gives to a program: clock and loop, files, control sockets. Boards and ground use it."""
