@@ -13,7 +13,20 @@ from typing import Protocol
 Random = random.Random
 """A seeded stream of chance. Always passed in, never made inside flight or ground."""
 
-FrameReceiver = Callable[[int, bytes], None]
+
+class Frame(Protocol):
+    """A coded frame: `bytes`, or what makes its bytes when somebody looks at them (`flightsw.wire.frames`)."""
+
+    def __len__(self) -> int:
+        """Bytes that it takes on the link."""
+        ...
+
+    def __bytes__(self) -> bytes:
+        """The coded bytes."""
+        ...
+
+
+FrameReceiver = Callable[[int, Frame], None]
 """Called with (interface, coded frame) for each frame that arrives on the lab wire."""
 
 
@@ -36,7 +49,7 @@ class Clock(Protocol):
 class Link(Protocol):
     """The lab wire of a node or of the ground: carries (interface, coded frame) both ways."""
 
-    def send(self, interface: int, frame: bytes) -> None:
+    def send(self, interface: int, frame: Frame) -> None:
         """Hand over one coded frame for an interface; never blocks. Raises: LinkError."""
         ...
 

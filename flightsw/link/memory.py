@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from flightsw.errors import LinkClosed
-from flightsw.ports import FrameReceiver
+from flightsw.ports import Frame, FrameReceiver
 
 
 class MemoryLink:
@@ -13,12 +13,12 @@ class MemoryLink:
         transmit: takes (interface, coded frame) from this end, for example the bench's relay.
     """
 
-    def __init__(self, transmit: Callable[[int, bytes], None]) -> None:
+    def __init__(self, transmit: Callable[[int, Frame], None]) -> None:
         self._transmit = transmit
         self._receiver: FrameReceiver | None = None
         self._closed = False
 
-    def send(self, interface: int, frame: bytes) -> None:
+    def send(self, interface: int, frame: Frame) -> None:
         """Hand over one coded frame.
 
         Raises:
@@ -32,7 +32,7 @@ class MemoryLink:
         """Say who takes arriving frames; frames that arrive before are lost, as on a wire with nobody listening."""
         self._receiver = receiver
 
-    def deliver(self, interface: int, frame: bytes) -> None:
+    def deliver(self, interface: int, frame: Frame) -> None:
         """Called by the other side for each frame that arrives."""
         if self._receiver is not None and not self._closed:
             self._receiver(interface, frame)

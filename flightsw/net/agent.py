@@ -32,9 +32,10 @@ from flightsw.net.queues import NS_PER_MS, PRIORITY_BLOCKS, BundleQueue, QueuedB
 from flightsw.net.routing import Router
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX, Neighbour, Terminal
 from flightsw.net.wakes import Cause, Wakes
+from flightsw.ports import Frame
 from flightsw.wire.bundles import DTN_EPOCH_UTC_S, Bundle, decode_bundle
 from flightsw.wire.eids import DTN_NONE, Eid
-from flightsw.wire.framing import coding
+from flightsw.wire.framing import coding, received
 from flightsw.wire.segments import DataSegment, ReportAck, ReportSegment, decode_segment, encode_segment
 
 __all__ = ["AgentCounters", "AgentLimits", "BundleAgent", "BundleId", "Delivery"]
@@ -167,7 +168,7 @@ class BundleAgent:
 
     # -- the wire
 
-    def receive_frame(self, interface: int, coded: bytes, now_ns: int) -> None:
+    def receive_frame(self, interface: int, coded: Frame, now_ns: int) -> None:
         """Take a coded frame that arrived on an interface. Noise is counted, never raised."""
         terminal = self._terminals.get(interface)
         if terminal is None:
@@ -175,7 +176,7 @@ class BundleAgent:
             return
         counters = terminal.counters
         try:
-            payload, wrong_bytes = terminal.coding.correct(coded)
+            payload, wrong_bytes = received(terminal.coding, coded)
             counters.frames_corrected_count += wrong_bytes > 0
             segment = decode_segment(payload)
         except SegmentError:
@@ -211,7 +212,7 @@ class BundleAgent:
         neighbour.span.receive(segment, now_ns)
         self._serve_span(neighbour, now_ns, transit_ns)
 
-    def pump(self, now_ns: int) -> list[tuple[int, bytes]]:
+    def pump(self, now_ns: int) -> list[tuple[int, Frame]]:
         """Do what is due, and give the (interface, coded frame) pairs that the wire takes now."""
         forwarder = self._forwarder
         while (wake := self._wakes.pop_due(now_ns)) is not None:
@@ -233,7 +234,7 @@ class BundleAgent:
                 forwarder.suspicion_due(self._neighbours[index], now_ns)
             else:
                 forwarder.sweep(when_ns, now_ns)
-        frames: list[tuple[int, bytes]] = []
+        frames: list[tuple[int, Frame]] = []
         while forwarder.ready:
             ready, forwarder.ready = forwarder.ready, {}
             for terminal in ready.values():
@@ -246,7 +247,7 @@ class BundleAgent:
 
     # -- sending
 
-    def _transmit(self, terminal: Terminal, now_ns: int, frames: list[tuple[int, bytes]]) -> None:
+    def _transmit(self, terminal: Terminal, now_ns: int, frames: list[tuple[int, Frame]]) -> None:
         """Fill the transmitter up to its window, inside the contact."""
         contact, neighbour = terminal.contact, terminal.neighbour
         if contact is None or neighbour is None:
@@ -269,7 +270,7 @@ class BundleAgent:
                     if span.has_work:
                         continue
                     break
-            frame = terminal.coding.encode(segment)
+            frame = terminal.coding.frame(segment)
             busy_ns += int(len(frame) * terminal.ns_per_byte) + 1
             terminal.busy_until_ns = busy_ns
             terminal.counters.frames_sent_count += 1

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from flightsw.errors import LinkError
 from flightsw.net.agent import BundleAgent, BundleId, Delivery
 from flightsw.net.agent_values import PRIORITY_DEFAULT
-from flightsw.ports import Clock, Link
+from flightsw.ports import Clock, Frame, Link
 
 
 class Endpoint:
@@ -102,7 +102,7 @@ class Endpoint:
             self._timer = None
         await self._link.close()
 
-    def _on_frame(self, interface: int, frame: bytes) -> None:
+    def _on_frame(self, interface: int, frame: Frame) -> None:
         if not self._is_closed:
             self.agent.receive_frame(interface, frame, self._clock.monotonic_ns())
             self.flush()

@@ -18,7 +18,9 @@ from typing import Final, Protocol
 from cobs import cobs
 
 from flightsw.errors import ConfigError, FrameError
+from flightsw.ports import Frame
 from flightsw.wire.crc import crc32c
+from flightsw.wire.frames import CodedFrame
 from flightsw.wire.space_coding import DEPTHS, SpaceCoding
 
 FRAME_BYTES_MAX: Final = 65_536
@@ -56,6 +58,18 @@ class Coding(Protocol):
 
         Raises:
             FrameError: the payload is empty, or its coded frame would be longer than `FRAME_BYTES_MAX`.
+        """
+        ...
+
+    def frame(self, payload: bytes, padding_bytes: int = 0) -> CodedFrame:
+        """The same frame, coded when somebody looks at its bits.
+
+        Args:
+            payload: what it carries.
+            padding_bytes: bytes that follow on the link and do not move here [bytes].
+
+        Raises:
+            FrameError: as `encode`.
         """
         ...
 
@@ -98,6 +112,14 @@ class CobsCrc32c:
         if len(coded) > FRAME_BYTES_MAX:
             raise FrameError(f"payload of {len(payload)} bytes: the coded frame would exceed {FRAME_BYTES_MAX} bytes")
         return coded
+
+    def frame(self, payload: bytes, padding_bytes: int = 0) -> CodedFrame:
+        """The frame, its bits made at once: how long it is depends on every byte.
+
+        Raises:
+            FrameError: as `encode`.
+        """
+        return CodedFrame(payload, self, self.encode(payload), padding_bytes=padding_bytes)
 
     def decode(self, coded: bytes) -> bytes:
         """The payload of one frame, with or without its delimiter.
@@ -179,6 +201,19 @@ _SPACE_CODINGS: Final = tuple(
     for depth in DEPTHS
 )
 _CODINGS: Final[dict[str, Coding]] = {CobsCrc32c.name: CobsCrc32c()} | {one.name: one for one in _SPACE_CODINGS}
+
+
+def received(coding: Coding, frame: Frame) -> tuple[bytes, int]:
+    """The payload of a frame that arrived, and how many of its bytes were not as they were sent.
+
+    A frame that nobody looked into arrives as it was handed over: decoding it would give back what was encoded.
+
+    Raises:
+        FrameError, CodingError: as `Coding.correct`.
+    """
+    if isinstance(frame, CodedFrame) and frame.payload is not None and frame.coding is coding:
+        return frame.payload, 0
+    return coding.correct(bytes(frame))
 
 
 def coding(name: str) -> Coding:

@@ -27,6 +27,7 @@ import numpy as np
 
 from flightsw.errors import FrameError, WireError
 from flightsw.wire.crc import crc32c
+from flightsw.wire.frames import CodedFrame
 from flightsw.wire.randomiser import randomise
 from flightsw.wire.reed_solomon import DATA_BYTES, ERRORS_MAX, PARITY_BYTES, ReedSolomon
 
@@ -89,18 +90,32 @@ class SpaceCoding:
         data_bytes = -(-(payload_bytes + _FRAMING_BYTES) // self._depth) * self._depth
         return _HEAD_BYTES + data_bytes + -(-data_bytes // self._block_data_bytes) * self._parity_bytes
 
+    def frame(self, payload: bytes, padding_bytes: int = 0) -> CodedFrame:
+        """The frame, its bits made on demand.
+
+        Raises:
+            FrameError: as `encode`.
+        """
+        return CodedFrame(payload, self, coded_bytes=self._checked_bytes(payload), padding_bytes=padding_bytes)
+
+    def _checked_bytes(self, payload: bytes) -> int:
+        """Length of the coded frame [bytes]. Raises: FrameError."""
+        if not payload:
+            raise FrameError("payload: an empty one has no frame")
+        coded_bytes = self.coded_bytes(len(payload))
+        if coded_bytes > self.frame_bytes_max:
+            raise FrameError(
+                f"payload of {len(payload)} bytes: the coded frame would exceed {self.frame_bytes_max} bytes"
+            )
+        return coded_bytes
+
     def encode(self, payload: bytes) -> bytes:
         """One coded frame, from the marker on.
 
         Raises:
             FrameError: the payload is empty, or its coded frame would be longer than the limit.
         """
-        if not payload:
-            raise FrameError("payload: an empty one has no frame")
-        if self.coded_bytes(len(payload)) > self.frame_bytes_max:
-            raise FrameError(
-                f"payload of {len(payload)} bytes: the coded frame would exceed {self.frame_bytes_max} bytes"
-            )
+        self._checked_bytes(payload)
         length = len(payload).to_bytes(_LENGTH_BYTES, "big")
         checked = length + payload
         data = checked + crc32c(checked).to_bytes(_CRC_BYTES, "big")

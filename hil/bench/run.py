@@ -21,7 +21,7 @@ from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.link.memory import MemoryLink
 from flightsw.net.agent import BundleAgent
 from flightsw.net.contacts import ContactPlan
-from flightsw.ports import ResetCause
+from flightsw.ports import Frame, ResetCause
 from flightsw.wire.messages import JobReport
 from ground.fleet import FleetNode
 from ground.ledger import JobRequest
@@ -392,7 +392,7 @@ class Bench:
         )
         self.loop.call_later(self._progress_s, self._tell_progress)
 
-    def _send(self, name: str, node: int, interface: int, frame: bytes) -> None:
+    def _send(self, name: str, node: int, interface: int, frame: Frame) -> None:
         """Take a frame from a lab wire: queues are longest while their transmitter is busy, so this is when to look."""
         satellite = self.satellites.get(name)
         agent = self.ground.agent if satellite is None else satellite.agent

@@ -13,7 +13,7 @@ from flightsw.link.memory import MemoryLink
 from flightsw.net.agent import BundleAgent
 from flightsw.net.contacts import ContactPlan
 from flightsw.node import Node, NodePorts
-from flightsw.ports import Log, Random, ResetCause
+from flightsw.ports import Frame, Log, Random, ResetCause
 from hil.channel.relay import Relay
 from hil.sim.disk import SimulatedDisk
 
@@ -79,7 +79,7 @@ class Satellite:
         plan: ContactPlan,
         sun: tuple[SunInterval, ...],
         relay: Relay,
-        send: Callable[[int, int, bytes], None],
+        send: Callable[[int, int, Frame], None],
         clock: LoopClock,
         board: SimulatedBoard,
         disk: SimulatedDisk,

@@ -15,7 +15,8 @@ Bits are counted in the order of transmission, most significant bit of each byte
 from math import log, log1p
 from typing import Final, Protocol
 
-from flightsw.ports import Random
+from flightsw.ports import Frame, Random
+from flightsw.wire.frames import CodedFrame, padding_of
 from hil.channel.impairments import Burst, Impairments
 
 GAP_BITS_MAX: Final = 1 << 62
@@ -25,7 +26,7 @@ GAP_BITS_MAX: Final = 1 << 62
 class BitErrors(Protocol):
     """Flips bits of the frames of one direction, in the order in which they are sent."""
 
-    def flip(self, frame: bytes) -> tuple[bytes, int]:
+    def flip(self, frame: Frame) -> tuple[Frame, int]:
         """The frame as received and the number of flipped bits; the same object when there is none."""
         ...
 
@@ -46,6 +47,29 @@ def clean_bits(random: Random, scale: float) -> int:
     return int(gap) if gap < GAP_BITS_MAX else GAP_BITS_MAX  # log(1) * -inf is NaN, and compares false as well
 
 
+def flipped(frame: Frame, struck: list[int]) -> Frame:
+    """The frame with bits flipped.
+
+    Bytes of synthetic data do not move: what a padded frame goes through is that of a row of frames like the one that
+    does, all of which must hold, and it arrives as the one of them that was struck most.
+
+    Args:
+        frame: as it was sent.
+        struck: positions of the flipped bits, rising.
+    """
+    received = bytearray(bytes(frame))
+    padding_bytes = padding_of(frame)
+    if padding_bytes:
+        bits = 8 * len(received)
+        rows: dict[int, list[int]] = {}
+        for position in struck:
+            rows.setdefault(position // bits, []).append(position % bits)
+        struck = max(rows.values(), key=len)
+    for position in struck:
+        received[position >> 3] ^= 0x80 >> (position & 7)
+    return CodedFrame.received(bytes(received), padding_bytes) if padding_bytes else bytes(received)
+
+
 class IndependentErrors:
     """Binary symmetric channel: each bit is flipped with the same chance, independently.
 
@@ -62,21 +86,19 @@ class IndependentErrors:
         self._scale = geometric_scale(bit_error_rate)
         self._clean_bits = clean_bits(random, self._scale)
 
-    def flip(self, frame: bytes) -> tuple[bytes, int]:
+    def flip(self, frame: Frame) -> tuple[Frame, int]:
         """The frame as received and the number of flipped bits; the same object when there is none."""
         bits = len(frame) * 8
         position = self._clean_bits
         if position >= bits:
             self._clean_bits = position - bits
             return frame, 0
-        received = bytearray(frame)
-        flips = 0
+        struck: list[int] = []
         while position < bits:
-            received[position >> 3] ^= 0x80 >> (position & 7)
-            flips += 1
+            struck.append(position)
             position += 1 + clean_bits(self._random, self._scale)
         self._clean_bits = position - bits
-        return bytes(received), flips
+        return flipped(frame, struck), len(struck)
 
 
 class BurstErrors:
@@ -107,7 +129,7 @@ class BurstErrors:
         self._error_in = clean_bits(self._random, self._error_scales[self._state])
         self._quiet_bits = min(self._change_in, self._error_in)
 
-    def flip(self, frame: bytes) -> tuple[bytes, int]:
+    def flip(self, frame: Frame) -> tuple[Frame, int]:
         """The frame as received and the number of flipped bits; the same object when there is none."""
         bits = len(frame) * 8
         if self._quiet_bits >= bits:
@@ -117,8 +139,7 @@ class BurstErrors:
         passed = min(self._change_in, self._error_in) - self._quiet_bits
         self._change_in -= passed
         self._error_in -= passed
-        received: bytearray | None = None
-        flips = 0
+        struck: list[int] = []
         position = 0
         while position + (quiet := min(self._change_in, self._error_in)) < bits:
             position += quiet
@@ -128,17 +149,14 @@ class BurstErrors:
                 self._state ^= 1
                 self._enter()
                 continue
-            if received is None:
-                received = bytearray(frame)
-            received[position >> 3] ^= 0x80 >> (position & 7)
-            flips += 1
+            struck.append(position)
             position += 1
             self._change_in -= 1
             self._error_in = clean_bits(self._random, self._error_scales[self._state])
         self._change_in -= bits - position
         self._error_in -= bits - position
         self._quiet_bits = min(self._change_in, self._error_in)
-        return (frame, 0) if received is None else (bytes(received), flips)
+        return (flipped(frame, struck), len(struck)) if struck else (frame, 0)
 
 
 def bit_errors(impairments: Impairments, random: Random) -> BitErrors | None:

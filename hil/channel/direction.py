@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from flightsw.ports import Random
+from flightsw.ports import Frame, Random
 from hil.channel.bit_errors import BitErrors, bit_errors
 from hil.channel.impairments import Impairments, checked
 from hil.channel.visibility import SECOND_NS, Sight, Visibility
@@ -133,7 +133,7 @@ class Direction:
         """See `Visibility.add_outage`; strikes both directions of a link."""
         self.visibility.add_outage(start_ns, end_ns)
 
-    def transmit(self, frame: bytes, now_ns: int) -> list[tuple[bytes, int]]:
+    def transmit(self, frame: Frame, now_ns: int) -> list[tuple[Frame, int]]:
         """Send one coded frame.
 
         Args:
@@ -166,7 +166,8 @@ class Direction:
             if blockage is not Sight.UP:
                 self._count_blocked(blockage)
                 return []
-        received, flips = frame, 0
+        received: Frame = frame
+        flips = 0
         if self._errors is not None:
             received, flips = self._errors.flip(frame)
         arrival_ns = done_ns + visibility.light_time.delay_ns(done_ns)
@@ -215,7 +216,7 @@ class Direction:
         self.counts.flipped_frames -= was_flipped
         return True
 
-    def _perturb(self, received: bytes, flips: int, arrival_ns: int) -> list[tuple[bytes, int]]:
+    def _perturb(self, received: Frame, flips: int, arrival_ns: int) -> list[tuple[Frame, int]]:
         """Loss, duplication, jitter and reordering; each draws, whatever the others decide."""
         values, counts = self.impairments, self.counts
         is_lost = values.loss > 0.0 and self._stream("loss").random() < values.loss

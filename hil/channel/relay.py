@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flightsw.errors import ConfigError
-from flightsw.ports import FrameReceiver
+from flightsw.ports import Frame, FrameReceiver
 from hil.channel.direction import ChannelCounts, Direction
 from hil.channel.light_time import ALWAYS_NS
 from hil.channel.link import Link, LinkState, LinkStatus
@@ -87,7 +87,7 @@ class _Route:
     target: _Port
 
 
-_InFlight = tuple[_Route, int, int, int, bytes, bool]
+_InFlight = tuple[_Route, int, int, int, Frame, bool]
 """(route, version of its visibility, first bit left [ns], last bit left [ns], frame, was flipped)"""
 
 
@@ -147,7 +147,7 @@ class Relay:
             port.forget_plan()
             link.visibility.watch(port.forget_plan)
 
-    def send(self, node_id: int, interface: int, frame: bytes) -> None:
+    def send(self, node_id: int, interface: int, frame: Frame) -> None:
         """Take one coded frame from a node's lab wire."""
         node = self._nodes[node_id]
         port = node.ports.get(interface)

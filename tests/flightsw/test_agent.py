@@ -98,7 +98,7 @@ class World:
     def _serve(self) -> None:
         for node, agent in self.agents.items():
             for interface, frame in agent.pump(self.now_ns):
-                self._carry(node, interface, frame)
+                self._carry(node, interface, bytes(frame))
             self.delivered[node] += agent.take_deliveries()
 
     def _carry(self, node: int, interface: int, frame: bytes) -> None:
@@ -563,7 +563,7 @@ async def test_the_timer_begins_a_contact_without_any_call() -> None:
     plan = ContactPlan(pair(start_s + 0.02, start_s + 1000))
     interfaces = (InterfaceConfig(index=0, name="radio", coding=CODING.name),)
     sent: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    link = MemoryLink(lambda interface, frame: sent.set_result(frame))
+    link = MemoryLink(lambda interface, frame: sent.set_result(bytes(frame)))
     end = Endpoint(LoopClock(), link, BundleAgent(1, plan, interfaces, 1 << 24), lambda delivery: None)
     end.send(2, 5, b"when contact begins", lifetime_ms=60_000, reliable=False)
     assert not sent.done()
