@@ -106,12 +106,18 @@ class Commands:
     @property
     def executed_count(self) -> int:
         """Commands processed, all components."""
-        return sum(counts.executed for counts in self.counts.values())
+        count = 0
+        for counts in self.counts.values():  # a beacon asks, so it is quick
+            count += counts.executed
+        return count
 
     @property
     def rejected_count(self) -> int:
         """Commands rejected, all components; those of an unknown component count for the first one."""
-        return sum(counts.rejected for counts in self.counts.values())
+        count = 0
+        for counts in self.counts.values():
+            count += counts.rejected
+        return count
 
     def reset_counters(self, component: str) -> None:
         """CMDPC and CMDEC of a component back to zero."""

@@ -6,7 +6,7 @@ Its digest is in every beacon, so that a ground segment with another dictionary 
 import hashlib
 from typing import Final
 
-COMPONENTS: Final = ("NODE", "MODE", "JOBS", "OBJECTS")
+COMPONENTS: Final = ("NODE", "MODE", "JOBS", "OBJECTS", "KEYS")
 """Components that take commands; each answers NOOP and RESET_COUNTERS."""
 
 COMMANDS: Final[dict[str, tuple[tuple[str, type], ...]]] = {
@@ -18,6 +18,11 @@ COMMANDS: Final[dict[str, tuple[tuple[str, type], ...]]] = {
     "JOBS.SUBMIT": (("spec", list),),
     "JOBS.CANCEL": (("job_id", int), ("attempt", int)),
     "OBJECTS.REMOVE": (("digest", bytes),),
+    "KEYS.LOAD": (("key_id", int), ("wrapped_key", bytes)),
+    "KEYS.ACTIVATE": (("key_id", int),),
+    "KEYS.DEACTIVATE": (("key_id", int),),
+    "KEYS.DESTROY": (("key_id", int),),
+    "KEYS.VERIFY": (("key_id", int), ("challenge", bytes)),
 }
 """Opcode -> (argument name, type), ..."""
 
