@@ -14,7 +14,7 @@ from itertools import count
 from typing import Final
 
 from flightsw.config import InterfaceConfig
-from flightsw.errors import BundleError, ConfigError, FrameError, SegmentError, WireError
+from flightsw.errors import ConfigError, FrameError, SegmentError, WireError
 from flightsw.net.agent_values import (
     PRIORITIES_COUNT,
     PRIORITY_DEFAULT,
@@ -23,25 +23,33 @@ from flightsw.net.agent_values import (
     BundleId,
     Delivery,
 )
+from flightsw.net.arrivals import Arrivals
 from flightsw.net.contacts import Contact, ContactPlan
 from flightsw.net.forwarding import Forwarder
-from flightsw.net.inbox import Inbox, admit
+from flightsw.net.inbox import Inbox
 from flightsw.net.ltp import BlockReceived, BlockSent, CancelReason, Span
 from flightsw.net.ltp_values import CLIENT_SERVICE_BUNDLE
-from flightsw.net.queues import NS_PER_MS, PRIORITY_BLOCKS, BundleQueue, QueuedBundle, priority_of
+from flightsw.net.padding import PADDING_BYTES_MAX, padding_blocks
+from flightsw.net.queues import PRIORITY_BLOCKS, BundleQueue, QueuedBundle, priority_of
+from flightsw.net.reports import StatusReporter
+from flightsw.net.responses import MissionTime, Response
 from flightsw.net.routing import Router
+from flightsw.net.security import BundleSecurity, Refusal
+from flightsw.net.session_numbers import session_numbers
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX, Neighbour, Terminal
 from flightsw.net.wakes import Cause, Wakes
 from flightsw.ports import Frame
-from flightsw.wire.bundles import DTN_EPOCH_UTC_S, Bundle, decode_bundle
+from flightsw.wire.bundles import Bundle
+from flightsw.wire.datagrams import interface_coding
 from flightsw.wire.eids import DTN_NONE, Eid
-from flightsw.wire.framing import coding, received
+from flightsw.wire.framing import received
 from flightsw.wire.segments import DataSegment, ReportAck, ReportSegment, decode_segment, encode_segment
 
 __all__ = ["AgentCounters", "AgentLimits", "BundleAgent", "BundleId", "Delivery"]
 
-BUNDLE_HEADER_BYTES_MAX: Final = 256
-"""Blocks around a payload [bytes]: primary, age, hop count, priority, CRCs; about 80 with short numbers."""
+BUNDLE_HEADER_BYTES_MAX: Final = 384
+"""Blocks around a payload [bytes]: primary, age, hop count, priority, CRCs, about 80 with short numbers; a tag 64; what
+encrypts payload and tag 57 each."""
 
 ROUTE_BYTES: Final = 1024
 """Length of bundle that routes are computed for [bytes]: one radio segment; a shorter contact is no contact."""
@@ -58,6 +66,7 @@ class BundleAgent:
             a reset: put the boot count into the high bits, for example `boot_count << 24` (short numbers are short on
             the wire).
         limits: bounds of queues and timers.
+        security: signs what services send and judges what arrives for them; None for neither.
 
     Raises:
         ConfigError: a contact of the plan leaves from an interface that is not configured, a coding is unknown, or an
@@ -71,17 +80,19 @@ class BundleAgent:
         interfaces: tuple[InterfaceConfig, ...],
         session_base: int,
         limits: AgentLimits | None = None,
+        security: BundleSecurity | None = None,
     ) -> None:
         self.node = node
         self.counters = AgentCounters()
         self._plan = plan
         self._limits = AgentLimits() if limits is None else limits
         self._numbers = count(session_base + 1)
+        self._session_numbers = session_numbers(session_base)
         self._orders = count()
         self._wakes = Wakes()
         self._terminals: dict[int, Terminal] = {}
         for config in interfaces:
-            code = coding(config.coding)
+            code = interface_coding(config.coding)
             try:
                 frame_bytes_max = len(code.encode(bytes(config.segment_bytes + SEGMENT_HEADER_BYTES_MAX)))
             except FrameError as error:
@@ -96,10 +107,18 @@ class BundleAgent:
             if contact.target not in self._neighbours:
                 self._neighbours[contact.target] = self._neighbour(contact)
         router = Router(plan, node, ROUTE_BYTES)
-        self._forwarder = Forwarder(router, self._neighbours, self._limits, self.counters, self._wakes)
+        self._time = MissionTime()
+        self._reporter = StatusReporter(self._limits.status_reports, self._time, self.counters)
+        self._forwarder = Forwarder(router, self._neighbours, self._limits, self.counters, self._wakes, self._reporter)
         self._sessions: dict[int, Neighbour] = {}
         """Who the blocks under way were sent to, by session number."""
-        self._inbox = Inbox(self._limits.seen_bundles_max, self.counters)
+        self._security = security
+        self.refusals: list[Refusal] = [] if security is None else security.refusals
+        """Bundles that security refused and that are to be reported, few of many; the owner takes them out."""
+        if security is not None:
+            self.counters.security_refused = security.refused_counts
+        self._inbox = Inbox(self._limits.seen_bundles_max, self.counters, security)
+        self._arrivals = Arrivals(node, self._inbox, self._reporter, self.counters, self._forward)
 
     # -- services
 
@@ -115,6 +134,8 @@ class BundleAgent:
         priority: int = PRIORITY_DEFAULT,
         reliable: bool = True,
         source_service: int = 0,
+        confidential: bool = False,
+        padding_bytes: int = 0,
     ) -> BundleId:
         """Take a payload for a service of a node; it leaves with a later `pump`.
 
@@ -128,20 +149,25 @@ class BundleAgent:
             priority: 0 (urgent) to 7.
             reliable: red LTP blocks on every hop, or green ones.
             source_service: service number that it comes from.
+            confidential: encrypt it for its destination.
+            padding_bytes: link time on every hop of data that do not move [bytes]; of reliable bundles only.
 
         Raises:
-            ConfigError: the payload is too long, or the priority is out of range.
+            ConfigError: payload or padding is too long, the priority out of range, or there is no key to encrypt with.
         """
         payload_bytes_max = self._limits.ltp.block_bytes_max - BUNDLE_HEADER_BYTES_MAX
         if len(payload) > payload_bytes_max:
             raise ConfigError(f"bundle payload: {len(payload)} bytes, expected at most {payload_bytes_max}")
+        if not 0 <= padding_bytes <= (PADDING_BYTES_MAX if reliable else 0):
+            raise ConfigError(f"bundle padding: {padding_bytes} bytes; expected 0 to {PADDING_BYTES_MAX}, reliable")
         if not 0 <= priority < PRIORITIES_COUNT:
             raise ConfigError(f"bundle priority: {priority}, expected 0 to {PRIORITIES_COUNT - 1}")
-        created_ms = max(0, utc_ns // NS_PER_MS - DTN_EPOCH_UTC_S * 1000)
+        created_ms = self._time.told(now_ns, utc_ns)
         sequence = next(self._numbers)
         self.counters.bundles_sourced_count += 1
         if destination_node == self.node:
-            self._inbox.add(Delivery(service, self.node, payload, 0, lifetime_ms))
+            own = Delivery(service, self.node, payload, 0, lifetime_ms, True, confidential, source_service)
+            self._arrivals.add_own(own)
         else:
             bundle = Bundle(
                 Eid(destination_node, service),
@@ -152,8 +178,12 @@ class BundleAgent:
                 payload,
                 age_ms=0,
                 hop_count=(self._limits.hops_max, 0),
-                blocks=PRIORITY_BLOCKS[priority],
+                blocks=PRIORITY_BLOCKS[priority] + padding_blocks(padding_bytes),
             )
+            if self._security is not None:
+                bundle = self._security.protect(bundle, confidential=confidential)
+            elif confidential:
+                raise ConfigError(f"a confidential message to node {destination_node}: this agent has no security")
             queued = QueuedBundle(bundle, next(self._orders), priority, reliable, 0, now_ns, 0)
             self._forwarder.enqueue(queued, now_ns)
         return BundleId(self.node, source_service, created_ms, sequence)
@@ -198,7 +228,7 @@ class BundleAgent:
             counters.frames_accepted_count += 1
             self.counters.ltp.segments_received_count += 1
             self.counters.ltp.blocks_received_count += 1
-            self._receive_block(segment.data, originator, False, now_ns, transit_ns)
+            self._arrivals.receive(segment.data, originator, False, now_ns, transit_ns)
             return
         neighbour = self._neighbours.get(originator)
         if originator == self.node:
@@ -232,14 +262,20 @@ class BundleAgent:
                 self._change_contact(self._terminals[index], now_ns)
             elif cause is Cause.SUSPICION:
                 forwarder.suspicion_due(self._neighbours[index], now_ns)
+            elif cause is Cause.RETURN:
+                forwarder.reroute_waiting(now_ns)
             else:
                 forwarder.sweep(when_ns, now_ns)
         frames: list[tuple[int, Frame]] = []
-        while forwarder.ready:
+        while True:
+            if self._arrivals.responses or self._reporter.pending:
+                for response in (*self._arrivals.take_responses(), *self._reporter.take()):
+                    self._respond(response, now_ns)
+            if not forwarder.ready:
+                return frames
             ready, forwarder.ready = forwarder.ready, {}
             for terminal in ready.values():
                 self._transmit(terminal, now_ns, frames)
-        return frames
 
     def next_deadline_ns(self) -> int | None:
         """When `pump` has something to do even if nothing is sent or received before [ns]."""
@@ -270,7 +306,7 @@ class BundleAgent:
                     if span.has_work:
                         continue
                     break
-            frame = terminal.coding.frame(segment)
+            frame = terminal.frame(segment)
             busy_ns += int(len(frame) * terminal.ns_per_byte) + 1
             terminal.busy_until_ns = busy_ns
             terminal.counters.frames_sent_count += 1
@@ -281,19 +317,20 @@ class BundleAgent:
     def _next_bundle(self, terminal: Terminal, neighbour: Neighbour, contact: Contact, at_ns: int) -> bytes | None:
         """The next bundle of a neighbour: the only segment of a green block, or None when it was handed to LTP."""
         span = neighbour.span
-        while span.wants_block and (queued := neighbour.queue.pop()) is not None:
+        while (queued := terminal.next_bundle(at_ns)) is not None:
             if queued.deadline_ns <= at_ns:
-                self.counters.bundles_expired_count += 1
+                self._forwarder.expired(queued, at_ns)
                 continue
             block = queued.encoded(at_ns, self.node)
             if not queued.reliable:
                 if len(block) <= span.segment_bytes:
-                    self.counters.bundles_forwarded_count += queued.previous > 0
+                    if queued.previous:
+                        self._forwarder.went_on(queued, neighbour, at_ns)
                     return self._green_segment(block)
                 segments_count = -(-len(block) // span.segment_bytes)
                 if at_ns + segments_count * terminal.frame_ns_max > contact.end_ns:
                     # It would be cut off, and what is green is not continued: another contact may be long enough.
-                    self._forwarder.hold(queued)
+                    self._forwarder.hold(queued, at_ns)
                     continue
             number = span.send(block, queued.reliable, at_ns)
             neighbour.in_flight[number] = queued
@@ -304,7 +341,7 @@ class BundleAgent:
     def _green_segment(self, block: bytes) -> bytes:
         self.counters.ltp.segments_sent_count += 1
         self.counters.ltp.blocks_sent_count += 1
-        session = (self.node, next(self._numbers))
+        session = (self.node, next(self._session_numbers))
         return encode_segment(DataSegment(session, False, False, False, True, CLIENT_SERVICE_BUNDLE, 0, block))
 
     # -- LTP
@@ -315,14 +352,15 @@ class BundleAgent:
         for event in span.take_events():
             if isinstance(event, BlockReceived):
                 since_ns = now_ns - event.first_ns + transit_ns
-                self._receive_block(event.block, neighbour.node, event.red, now_ns, since_ns)
+                self._arrivals.receive(event.block, neighbour.node, event.red, now_ns, since_ns)
                 continue
             self._sessions.pop(event.session, None)
             queued = neighbour.in_flight.pop(event.session)
             if isinstance(event, BlockSent):
-                self.counters.bundles_forwarded_count += queued.previous > 0
+                if queued.previous:
+                    self._forwarder.went_on(queued, neighbour, now_ns)
                 continue
-            if event.reason == CancelReason.RLEXC:
+            if event.reason == CancelReason.RLEXC and not event.by_peer:
                 self._forwarder.suspect(neighbour, now_ns)
             else:
                 queued.failures_count += 1
@@ -336,28 +374,34 @@ class BundleAgent:
 
     # -- bundles
 
-    def _receive_block(self, block: bytes, previous: int, reliable: bool, now_ns: int, transit_ns: int) -> None:
-        """A block from a neighbour; `transit_ns` is the time on the way that the sender could not count."""
-        try:
-            bundle = decode_bundle(block)
-        except BundleError:
-            self.counters.bundles_rejected_count += 1
+    def _forward(self, bundle: Bundle, previous: int, reliable: bool, age_ms: int, now_ns: int) -> None:
+        """A bundle for another node came from a neighbour."""
+        order, priority = next(self._orders), priority_of(bundle)
+        queued = QueuedBundle(bundle, order, priority, reliable, previous, now_ns, age_ms)
+        self._forwarder.forward(queued, bundle.source.node == self.node, now_ns)
+
+    def _respond(self, response: Response, now_ns: int) -> None:
+        """Make a bundle of an answer and let it wait for its way."""
+        destination = response.destination
+        self.counters.bundles_sourced_count += 1
+        if destination.node == self.node:
+            own = Delivery(destination.service, self.node, response.payload, 0, response.lifetime_ms, True)
+            self._arrivals.add_own(own)
             return
-        # A bundle without an age block gets none, and lives its lifetime on each node anew: mission time rules nothing.
-        age_ms = (bundle.age_ms or 0) - (-transit_ns // NS_PER_MS)
-        is_here = bundle.destination.node == self.node
-        if age_ms >= bundle.lifetime_ms:
-            self.counters.bundles_expired_count += 1
-        elif not admit(bundle, is_here=is_here):
-            self.counters.bundles_rejected_count += 1
-        elif is_here:
-            self._inbox.deliver(bundle, age_ms)
-        elif bundle.hop_count is not None and bundle.hop_count[1] >= bundle.hop_count[0]:
-            self.counters.bundles_dropped_count += 1
-        else:
-            order, priority = next(self._orders), priority_of(bundle)
-            queued = QueuedBundle(bundle, order, priority, reliable, previous, now_ns, age_ms)
-            self._forwarder.enqueue(queued, now_ns)
+        bundle = Bundle(
+            destination,
+            Eid(self.node, response.source_service),
+            DTN_NONE,
+            (self._time.dtn_ms(now_ns), next(self._numbers)),
+            response.lifetime_ms,
+            response.payload,
+            response.flags,
+            age_ms=0,
+            hop_count=(self._limits.hops_max, 0),
+            blocks=PRIORITY_BLOCKS[response.priority],
+        )
+        queued = QueuedBundle(bundle, next(self._orders), response.priority, response.reliable, 0, now_ns, 0)
+        self._forwarder.enqueue(queued, now_ns)
 
     # -- contacts
 
@@ -381,8 +425,6 @@ class BundleAgent:
         neighbour.terminals.append(terminal)
         span = neighbour.span
         span.segment_bytes = min(one.config.segment_bytes for one in neighbour.terminals)
-        # Beside the light time, an answer waits behind what both transmitters have taken on already.
-        span.set_light_time_ns(contact.light_time_ns + terminal.window_ns + terminal.frame_ns_max)
         span.resume(now_ns)
         for number, queued in list(neighbour.in_flight.items()):
             if queued.deadline_ns <= now_ns:
@@ -390,7 +432,7 @@ class BundleAgent:
                 # the neighbour never completes it.
                 span.cancel(number, now_ns)
                 del neighbour.in_flight[number], self._sessions[number]
-                self.counters.bundles_expired_count += 1
+                self._forwarder.expired(queued, now_ns)
         self._serve_span(neighbour, now_ns)
         self._forwarder.contact_began(neighbour, now_ns)
 
@@ -406,6 +448,6 @@ class BundleAgent:
             self._forwarder.reroute(neighbour, now_ns)
 
     def _neighbour(self, contact: Contact) -> Neighbour:
-        span = Span(self.node, contact.target, self._limits.ltp, self._numbers.__next__, self.counters.ltp)
+        span = Span(self.node, contact.target, self._limits.ltp, self._session_numbers.__next__, self.counters.ltp)
         queue_bundles_max = self._terminals[contact.source_interface].config.queue_bundles_max
         return Neighbour(contact.target, span, BundleQueue(queue_bundles_max))

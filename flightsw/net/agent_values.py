@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from flightsw.net.ltp_values import LtpConfig, LtpCounters
+from flightsw.wire.admin import StatusReport
 
 PRIORITIES_COUNT: Final = 8
 """Priorities are 0 (urgent) to 7."""
@@ -13,7 +14,7 @@ PRIORITY_DEFAULT: Final = 4
 
 
 class BundleId(NamedTuple):
-    """What makes a bundle known everywhere: source and creation timestamp. Source: RFC 9171 §4.3.1."""
+    """What makes a bundle known everywhere: source and creation timestamp. Source: RFC 9171 §4.2.7."""
 
     source_node: int
     source_service: int
@@ -22,8 +23,7 @@ class BundleId(NamedTuple):
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A bundle that has reached a service of this node."""
 
     service: int
@@ -32,6 +32,14 @@ class Delivery:
     age_ms: int
     """Time since the bundle was made, as counted along its way [ms]."""
     lifetime_ms: int
+    authenticated: bool = False
+    """Its source has signed it, or is this node itself."""
+    confidential: bool = False
+    """It came encrypted."""
+    source_service: int = 0
+    """Service of the source, where an answer would go."""
+    record: StatusReport | None = None
+    """What the payload is, where it is an administrative record; no service of ours is meant then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,12 @@ class AgentLimits:
     old. Silence is no refusal: through an outage a bundle is tried again until its lifetime ends."""
     hops_max: int = 64
     """Hop limit of bundles made here: twice around a ring of 32, RFC 9171 §4.4.3."""
+    trail_bundles_max: int = 4096
+    """Bundles of others whose way on is remembered, to tell one that comes back: a full queue of one neighbour."""
     sweep_ns: int = 1_000_000_000
     """Least time between two searches for expired bundles [ns]; what is about to be sent is checked exactly."""
+    status_reports: bool = False
+    """Whether this node makes the status reports that bundles ask for. RFC 9171 §8: off by default."""
 
 
 @dataclass(slots=True)
@@ -86,13 +98,30 @@ class AgentCounters:
     bundles_rejected_count: int = 0
     """Blocks that are no bundle, or a bundle whose CRC does not hold."""
     bundles_rerouted_count: int = 0
+    bundles_returned_count: int = 0
+    """Bundles that came back to this node on their way, and then avoid the way that they went."""
     frames_stray_count: int = 0
     """Frames that arrived on an interface that is not configured."""
+    security_refused: dict[str, int] = field(default_factory=dict)
+    """Bundles for this node that its security refused, by reason (`flightsw.net.security.Reason`)."""
     suspicions_count: int = 0
     """Times that a neighbour did not answer to the limit."""
+    bundles_reassembled_count: int = 0
+    fragments_dropped_count: int = 0
+    """Fragments that did not become a bundle in time, or within the memory for them."""
+    echoes_answered_count: int = 0
+    echoes_refused_count: int = 0
+    """Bundles for the echo service that got no answer: too many, too long, encrypted, or from nobody."""
+    status_reports_sent_count: int = 0
+    status_reports_suppressed_count: int = 0
+    """Reports that were asked for beyond the rate."""
+    status_reports_received_count: int = 0
     ltp: LtpCounters = field(default_factory=LtpCounters)
     interfaces: dict[int, InterfaceCounters] = field(default_factory=dict)
 
     def frames_rejected_count(self) -> int:
         """Frames that were rejected on all interfaces."""
-        return sum(one.frames_rejected_count + one.segments_rejected_count for one in self.interfaces.values())
+        count = 0
+        for one in self.interfaces.values():  # a beacon asks, so it is quick
+            count += one.frames_rejected_count + one.segments_rejected_count
+        return count

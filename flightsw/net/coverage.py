@@ -15,6 +15,10 @@ class Coverage:
         self._lowers: list[int] = []
         self._uppers: list[int] = []
 
+    def __len__(self) -> int:
+        """How many intervals there are."""
+        return len(self._lowers)
+
     def add(self, lower: int, upper: int) -> None:
         """Note that [lower, upper) is there; nothing happens when it is empty."""
         if lower >= upper:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from flightsw.errors import LinkError
 from flightsw.net.agent import BundleAgent, BundleId, Delivery
 from flightsw.net.agent_values import PRIORITY_DEFAULT
+from flightsw.net.security import Refusal
 from flightsw.ports import Clock, Frame, Link
 
 
@@ -22,15 +23,24 @@ class Endpoint:
         link: the wire; the endpoint becomes its receiver, and closes it.
         agent: the agent; nobody else may call it.
         on_delivery: called with each bundle for a service of this node; it may call `send`.
+        on_refusal: called with bundles that security refused, a few a minute; it may call `send`.
     """
 
-    def __init__(self, clock: Clock, link: Link, agent: BundleAgent, on_delivery: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        link: Link,
+        agent: BundleAgent,
+        on_delivery: Callable[[Delivery], None],
+        on_refusal: Callable[[Refusal], None] = lambda refusal: None,
+    ) -> None:
         self.agent = agent
         self.frames_lost_count = 0
         """Frames that the wire did not take; for the protocol they are lost like any other."""
         self._clock = clock
         self._link = link
         self._on_delivery = on_delivery
+        self._on_refusal = on_refusal
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._is_serving = False
@@ -49,13 +59,15 @@ class Endpoint:
         priority: int = PRIORITY_DEFAULT,
         reliable: bool = True,
         source_service: int = 0,
+        confidential: bool = False,
+        padding_bytes: int = 0,
     ) -> BundleId:
         """Send a payload to a service of a node; what the transmitters take now is on the wire when this returns.
 
         Needs a running event loop. Arguments as of `BundleAgent.send`.
 
         Raises:
-            ConfigError: the payload is too long, or the priority is out of range.
+            ConfigError: as of `BundleAgent.send`.
         """
         bundle_id = self.agent.send(
             destination_node,
@@ -67,6 +79,8 @@ class Endpoint:
             priority=priority,
             reliable=reliable,
             source_service=source_service,
+            confidential=confidential,
+            padding_bytes=padding_bytes,
         )
         self.flush()
         return bundle_id
@@ -90,6 +104,8 @@ class Endpoint:
                 deliveries = self.agent.take_deliveries()
                 for delivery in deliveries:
                     self._on_delivery(delivery)
+                while self.agent.refusals:
+                    self._on_refusal(self.agent.refusals.pop(0))
         finally:
             self._is_serving = False
             self._arm()

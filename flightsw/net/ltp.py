@@ -5,8 +5,8 @@ the peer has claimed every byte or a limit is reached; green blocks are sent onc
 is pulled by whoever owns the transmitter, and results are pulled with `take_events`.
 
 The halves are `ltp_export` (sending) and `ltp_import` (receiving); `ltp_core` holds what they share, above all contact
-time, in which all timers run. A block is all red or all green. What of the standard is left out is listed in
-`docs/protocol.md`.
+time, in which all timers run. Blocks that are sent are all red or all green (RFC 5326 §4.1 leaves the choice to
+the client); blocks that arrive may have both parts. `docs/protocol.md` goes through the standard section by section.
 """
 
 from collections.abc import Callable
@@ -68,6 +68,11 @@ class Span:
         return self._exporter.wants_block
 
     @property
+    def wants_green(self) -> bool:
+        """Whether a new green block would not wait behind other new data: no answer is needed for it."""
+        return not self._exporter.fresh
+
+    @property
     def is_suspended(self) -> bool:
         """Whether there is no contact: timers stand still and nothing is sent."""
         return self._core.is_suspended
@@ -111,8 +116,10 @@ class Span:
             self._exporter.cut_green()
 
     def resume(self, now_ns: int) -> None:
-        """Contact begins: timers go on with the time that was left to them."""
-        self._core.resume(now_ns)
+        """Contact begins: timers go on with the time that was left to them, and a silent peer gets a new chance."""
+        if self._core.is_suspended:
+            self._core.resume(now_ns)
+            self._exporter.answered()
 
     def tick(self, now_ns: int) -> None:
         """Act on all timers that are due."""
@@ -122,14 +129,15 @@ class Span:
         contact_ns = core.contact_ns(now_ns)
         while (timer := core.pop_due(contact_ns)) is not None:
             if isinstance(timer, Checkpoint):
-                self._exporter.checkpoint_expired(timer)
+                self._exporter.checkpoint_expired(timer, contact_ns)
             elif isinstance(timer, Report):
                 self._importer.report_expired(timer)
             elif isinstance(timer, Cancel):
                 core.cancel_expired(timer)
-            else:
-                assert timer is self._importer.silence
+            elif timer is self._importer.silence:
                 self._importer.abandon_silent(contact_ns)
+            else:
+                assert timer is self._exporter.rest, "its end is all that there is to it"
 
     def next_segment(self, now_ns: int) -> bytes | None:
         """The next encoded segment: control, then what is sent again, then new data; None when there is none."""
@@ -150,15 +158,19 @@ class Span:
             case DataSegment():
                 self._importer.receive_data(segment, now_ns)
             case ReportSegment():
+                self._exporter.answered()
                 self._exporter.receive_report(segment)
             case ReportAck():
+                self._exporter.answered()
                 self._importer.receive_report_ack(segment)
             case CancelSegment():
                 # Acknowledged even when the session is unknown: the peer repeats it until then (RFC 5326 §6.17).
-                self._core.control.append(CancelAck(session=segment.session, by_sender=segment.by_sender))
+                self._core.answer(CancelAck(session=segment.session, by_sender=segment.by_sender))
                 if segment.by_sender:
                     self._importer.receive_cancel(segment)
                 else:
+                    self._exporter.answered()
                     self._exporter.receive_cancel(segment)
             case CancelAck():
+                self._exporter.answered()
                 self._core.receive_cancel_ack(segment)

@@ -14,6 +14,9 @@ class SpanCore:
 
     Contact time is monotonic time without the time in which the span was suspended: suspending freezes all timers with
     what is left to them (RFC 5326 §6.5 and §6.6), and costs nothing per timer.
+
+    Reports and cancellations are repeated at growing intervals, see `wait_ns`: a sender asks again for a report that is
+    lost, and nobody waits for a cancellation.
     """
 
     def __init__(self, local_engine: int, config: LtpConfig, counters: LtpCounters, segment_bytes: int) -> None:
@@ -80,12 +83,29 @@ class SpanCore:
         timer.attempts_count += 1
         return timer.attempts_count > self.config.retransmissions_max
 
+    def wait_ns(self, doublings_count: int) -> int:
+        """The timeout, doubled that often, but not beyond the limit [ns]. A timeout that is longer by itself stays."""
+        return max(self.timeout_ns, min(self.timeout_ns << doublings_count, self.config.backoff_max_ns))
+
     def queue_control(self, item: Report | Cancel) -> None:
         """Send a report or a cancellation before all data; its timer starts when it leaves."""
         if not item.is_queued:
-            item.is_queued = True
             item.deadline_ns = None
-            self.control.append(item)
+            item.is_queued = self.answer(item)
+
+    def answer(self, item: Report | Cancel | ReportAck | CancelAck | ReportSegment) -> bool:
+        """Send a segment before all data; False when so many wait already that it is dropped.
+
+        Out of contact nothing leaves, and a peer that is heard all the same must not fill our memory. It asks again for
+        whatever it misses.
+        """
+        if len(self.control) >= self.config.control_max:
+            self.counters.control_dropped_count += 1
+            if isinstance(item, Cancel):
+                self._cancels.pop((item.segment.session, item.segment.by_sender), None)
+            return False
+        self.control.append(item)
+        return True
 
     def next_control(self, contact_ns: int) -> Segment | None:
         """The next segment that is not data."""
@@ -95,7 +115,7 @@ class SpanCore:
                 return item
             item.is_queued = False
             if not item.is_done:
-                self.arm(item, contact_ns + self.timeout_ns)
+                self.arm(item, contact_ns + self.wait_ns(item.attempts_count))
                 return item.segment
         return None
 

@@ -1,10 +1,15 @@
-"""The sending half of an LTP span: blocks into segments, checkpoints, reports into retransmissions (RFC 5326 §6)."""
+"""The sending half of an LTP span: blocks into segments, checkpoints, reports into retransmissions (RFC 5326 §6).
+
+A peer that answers nothing costs little: when a block has reached the limit of repetitions (RFC 5326 §6.7), the span
+rests before it tries another, twice as long each time, and then tries with a single block. The first answer of whatever
+kind, or a new contact, ends that. Green blocks are sent all the while.
+"""
 
 from collections import deque
 from collections.abc import Callable
 
 from flightsw.net.ltp_core import SpanCore
-from flightsw.net.ltp_sessions import Checkpoint, Export
+from flightsw.net.ltp_sessions import Checkpoint, Export, Timer
 from flightsw.net.ltp_values import CLIENT_SERVICE_BUNDLE, BlockFailed, BlockSent
 from flightsw.wire.segments import CancelReason, CancelSegment, DataSegment, ReportAck, ReportSegment
 
@@ -20,16 +25,27 @@ class Exporter:
         """Blocks of which something is to be sent again."""
         self.fresh: deque[Export] = deque()
         """Blocks that were not sent whole yet, in order."""
+        self.rest = Timer()
+        """Runs while no block is tried because the peer does not answer."""
+        self._silences_count = 0
+        """Rounds of blocks in a row that ended without any answer."""
+        self._newest = -1
+        """Order of the last block."""
+        self._silent_newest = -1
+        """Order of the last block when the peer was last found silent: older ones are of the same round."""
 
     @property
     def wants_block(self) -> bool:
         """Whether a new block would not wait behind other new data, and is within the limit of blocks under way."""
-        return not self.fresh and len(self._exports) < self._core.config.exports_max
+        if self.fresh or self.rest.deadline_ns is not None:
+            return False
+        return len(self._exports) < (1 if self._silences_count else self._core.config.exports_max)
 
     def send(self, block: bytes, red: bool) -> int:
         """Take a block; returns its session number."""
         assert block, "an empty block has no segment"
-        export = Export(self._next_session(), block, red)
+        self._newest += 1
+        export = Export(self._next_session(), self._newest, block, red)
         self._exports[export.number] = export
         self.fresh.append(export)
         return export.number
@@ -44,7 +60,7 @@ class Exporter:
         """Contact ends: green blocks that were not sent whole have failed; nobody could ask for the rest."""
         for export in self.fresh:
             if not export.red and not export.is_closed:
-                self._fail(export, CancelReason.SYSTEM_CNCLD, tell=False)
+                self._fail(export, CancelReason.SYS_CNCLD, tell=False)
         self.fresh = deque(export for export in self.fresh if not export.is_closed)
 
     def next_data(self, contact_ns: int) -> DataSegment | None:
@@ -77,9 +93,9 @@ class Exporter:
         return None
 
     def receive_report(self, report: ReportSegment) -> None:
-        """Acknowledge always; then finish the block, or send the gaps again (RFC 5326 §6.13)."""
+        """Acknowledge always; then finish the block (RFC 5326 §6.12), or send the gaps again (§6.13)."""
         core = self._core
-        core.control.append(ReportAck(session=report.session, report_serial=report.report_serial))
+        core.answer(ReportAck(session=report.session, report_serial=report.report_serial))
         export = self._exports.get(report.session[1])
         if export is None or not export.red:
             core.counters.late_segments_count += 1
@@ -99,7 +115,7 @@ class Exporter:
             self._finish(export)
             return
         if len(export.reports) > core.config.cycles_max:
-            self._fail(export, CancelReason.RXMTCYCEXC, tell=True)
+            self._fail(export, CancelReason.RXMTCYCEXC, tell=True)  # RFC 5326 §6.22
             return
         gaps = export.claimed.gaps(report.lower, min(report.upper, export.offset))
         if not gaps and not export.checkpoints and export.offset == size:
@@ -109,15 +125,25 @@ class Exporter:
         self._queue_resend(export)
 
     def receive_cancel(self, segment: CancelSegment) -> None:
-        """The receiver gives a block up."""
+        """The receiver gives a block up (RFC 5326 §6.17)."""
         export = self._exports.get(segment.session[1])
         if export is not None:
-            self._fail(export, segment.reason, tell=False)
+            self._fail(export, segment.reason, tell=False, by_peer=True)
 
-    def checkpoint_expired(self, checkpoint: Checkpoint) -> None:
-        """No report came in time."""
+    def answered(self) -> None:
+        """The peer hears us."""
+        if self._silences_count:
+            self._silences_count = 0
+            self.rest.finish()
+
+    def checkpoint_expired(self, checkpoint: Checkpoint, contact_ns: int) -> None:
+        """No report came in time (RFC 5326 §6.7)."""
         export = checkpoint.export
         if self._core.is_exhausted(checkpoint):
+            if export.order > self._silent_newest:
+                self._silent_newest = self._newest
+                self._core.arm(self.rest, contact_ns + self._core.wait_ns(self._silences_count))
+                self._silences_count += 1
             self._fail(export, CancelReason.RLEXC, tell=True)
         else:
             export.resend.append((checkpoint.lower, checkpoint.upper, checkpoint))
@@ -127,8 +153,8 @@ class Exporter:
         self, export: Export, lower: int, upper: int, checkpoint: Checkpoint | None, contact_ns: int
     ) -> DataSegment:
         is_last = upper == len(export.block)
-        # The end of a red part is a checkpoint by its segment type (RFC 5326 §3.1); gaps are sent in order, so that the
-        # end of the block is always the last of its round and the checkpoint.
+        # The end of a red part is a checkpoint by its segment type (RFC 5326 §3.1.1); gaps are sent in order, so that
+        # the end of the block is always the last of its round and the checkpoint.
         assert checkpoint is not None or not (is_last and export.red)
         if checkpoint is not None:
             self._core.arm(checkpoint, contact_ns + self._core.timeout_ns)
@@ -156,11 +182,11 @@ class Exporter:
         self._core.counters.blocks_sent_count += 1
         self._core.events.append(BlockSent(export.number))
 
-    def _fail(self, export: Export, reason: CancelReason, *, tell: bool) -> None:
+    def _fail(self, export: Export, reason: CancelReason, *, tell: bool, by_peer: bool = False) -> None:
         """Give up a block, say so, and tell the peer unless it was the peer who said so."""
         del self._exports[export.number]
         self._core.counters.blocks_failed_count += 1
-        self._core.events.append(BlockFailed(export.number, export.block, reason))
+        self._core.events.append(BlockFailed(export.number, export.block, reason, by_peer))
         self._close(export, reason if tell else None)
 
     def _close(self, export: Export, reason: CancelReason | None) -> None:

@@ -1,11 +1,22 @@
 """The receiving half of an LTP span: segments into blocks, checkpoints into reports (RFC 5326 §6)."""
 
-from itertools import count
+from typing import NamedTuple
 
 from flightsw.net.ltp_core import SpanCore
 from flightsw.net.ltp_sessions import Import, Report, Timer
 from flightsw.net.ltp_values import CLIENT_SERVICE_BUNDLE, BlockReceived
 from flightsw.wire.segments import CancelReason, CancelSegment, DataSegment, ReportAck, ReportSegment, SessionId
+
+
+class _Closed(NamedTuple):
+    """What is remembered of a session that is over."""
+
+    red_size: int
+    """Bytes of the red part that was delivered; 0 where a checkpoint has nothing to claim."""
+    report_serial: int
+    """Of the last report."""
+    heard_ns: int
+    """When its last piece of data came, in contact time [ns]."""
 
 
 class Importer:
@@ -15,25 +26,26 @@ class Importer:
         self._core = core
         self._imports: dict[SessionId, Import] = {}
         """By session; the one that was heard last is the last."""
-        self._closed: dict[SessionId, int] = {}
-        """Size of finished blocks by session [bytes], -1 when they did not arrive; the oldest first."""
+        self._closed: dict[SessionId, _Closed] = {}
+        """By session, the oldest first."""
         self.silence = Timer()
         """Runs until the block that was heard longest ago has been silent for too long."""
-        self._serials = count(1)
-        """Report serials: one row for all sessions of the span makes them unique in each."""
 
     def receive_data(self, segment: DataSegment, now_ns: int) -> None:
-        """Take a piece of a block; deliver the block when it is whole; report when asked."""
+        """Take a piece of a block; deliver each part when it is whole; report when asked."""
         core = self._core
         session = segment.session
-        if session in self._closed:
-            self._receive_late(segment)
-            return
+        closed = self._closed.get(session)
+        if closed is not None:
+            if closed.heard_ns + core.config.closed_idle_ns > core.contact_ns(now_ns):
+                self._receive_late(segment, closed)
+                return
+            del self._closed[session]
         block_import = self._imports.pop(session, None)
         if block_import is None:
             if len(self._imports) >= core.config.imports_max:
-                self._close(next(iter(self._imports.values())))
-            block_import = Import(session, segment.red, now_ns)
+                self._give_way()
+            block_import = Import(session, now_ns)
         self._imports[session] = block_import
         block_import.heard_ns = core.contact_ns(now_ns)
         if self.silence.deadline_ns is None:
@@ -42,15 +54,10 @@ class Importer:
         if reason is not None:
             self._refuse(block_import, reason)
             return
-        if not block_import.is_delivered and block_import.is_complete():
-            core.counters.blocks_received_count += 1
-            block = block_import.deliver()
-            core.events.append(BlockReceived(block, block_import.red, session, block_import.first_ns))
-            if not block_import.red:
-                self._close(block_import)
-                return
+        self._deliver(block_import)
         if segment.checkpoint:
             self._receive_checkpoint(block_import, segment)
+        self._close_if_done(block_import)
 
     def receive_report_ack(self, segment: ReportAck) -> None:
         """The sender has a report; with the last one a delivered block is finished."""
@@ -62,24 +69,25 @@ class Importer:
         if not report.is_done:
             report.finish()
             block_import.open_reports_count -= 1
-        if block_import.is_delivered and block_import.open_reports_count == 0:
-            self._close(block_import)
+        self._close_if_done(block_import)
 
     def receive_cancel(self, segment: CancelSegment) -> None:
-        """The sender gives a block up."""
+        """The sender gives a block up (RFC 5326 §6.17)."""
         block_import = self._imports.get(segment.session)
         if block_import is not None:
             self._close(block_import)
 
     def report_expired(self, report: Report) -> None:
-        """A report was not acknowledged in time."""
+        """A report was not acknowledged in time (RFC 5326 §6.8)."""
         if not self._core.is_exhausted(report):
             self._core.counters.retransmissions_count += 1
             self._core.queue_control(report)
-        elif report.block_import.is_delivered:
-            # RFC 5326 §6.8 cancels here as well. The block has been delivered: a cancellation could only make the
+        elif report.block_import.is_red_delivered:
+            # RFC 5326 §6.8 cancels here as well. The red part has been delivered: a cancellation could only make the
             # sender send it again, so we close in peace and answer a later checkpoint from memory.
-            self._close(report.block_import)
+            report.finish()
+            report.block_import.open_reports_count -= 1
+            self._close_if_done(report.block_import)
         else:
             self._refuse(report.block_import, CancelReason.RLEXC)
 
@@ -97,16 +105,27 @@ class Importer:
         """Why a segment makes us refuse its block; otherwise its data are put in place."""
         if segment.client_service != CLIENT_SERVICE_BUNDLE:
             return CancelReason.UNREACH
-        if segment.red is not block_import.red:
-            return CancelReason.MISCOLORED
-        is_mixed = segment.end_of_red and not segment.end_of_block
-        is_large = segment.offset + len(segment.data) > self._core.config.block_bytes_max
-        if is_mixed or is_large or not block_import.add(segment):
-            return CancelReason.SYSTEM_CNCLD
-        return None
+        if segment.offset + len(segment.data) > self._core.config.block_bytes_max:
+            return CancelReason.SYS_CNCLD
+        reason = block_import.add(segment)
+        if reason is None and len(block_import.coverage) > self._core.config.pieces_max:
+            return CancelReason.SYS_CNCLD
+        return reason
+
+    def _deliver(self, block_import: Import) -> None:
+        """Hand over what has become whole."""
+        core = self._core
+        for part, is_red in ((block_import.take_red(), True), (block_import.take_green(), False)):
+            if part is not None:
+                core.counters.blocks_received_count += 1
+                core.events.append(BlockReceived(part, is_red, block_import.session, block_import.first_ns))
 
     def _receive_checkpoint(self, block_import: Import, segment: DataSegment) -> None:
-        """Report what is there, within the scope that RFC 5326 §6.11 gives."""
+        """Report what is there, within the scope that RFC 5326 §6.11 gives.
+
+        Where that scope would be empty, because a checkpoint was overtaken by a later one, the report begins at the
+        start of the block, as §6.11 permits: without a report the sender would wait for its limit, and cancel.
+        """
         core = self._core
         known = block_import.checkpoints.get(segment.checkpoint_serial)
         if known is not None:
@@ -133,34 +152,52 @@ class Importer:
         for start in range(0, len(claims), claims_max):
             part = claims[start : start + claims_max]
             part_upper = upper if start + claims_max >= len(claims) else claims[start + claims_max][0]
-            report = Report(block_import, self._report(segment, lower, part_upper, part))
+            serial = block_import.next_report_serial()
+            report = Report(block_import, self._report(segment, serial, lower, part_upper, part))
             lower = part_upper
             reports.append(report)
             block_import.reports[report.segment.report_serial] = report
             block_import.open_reports_count += 1
             core.queue_control(report)
 
-    def _report(self, segment: DataSegment, lower: int, upper: int, claims: list[tuple[int, int]]) -> ReportSegment:
+    def _report(
+        self, segment: DataSegment, serial: int, lower: int, upper: int, claims: list[tuple[int, int]]
+    ) -> ReportSegment:
         return ReportSegment(
             session=segment.session,
-            report_serial=next(self._serials),
+            report_serial=serial,
             checkpoint_serial=segment.checkpoint_serial,
             upper=upper,
             lower=lower,
             claims=tuple((start - lower, end - start) for start, end in claims),
         )
 
-    def _receive_late(self, segment: DataSegment) -> None:
+    def _receive_late(self, segment: DataSegment, closed: _Closed) -> None:
         """A segment of a finished session: a checkpoint is told once more that all is there, the rest is ignored."""
         self._core.counters.late_segments_count += 1
-        size = self._closed[segment.session]
-        if segment.checkpoint and size > 0:
-            self._core.control.append(self._report(segment, 0, size, [(0, size)]))
+        if segment.checkpoint and closed.red_size > 0:
+            closed = self._closed[segment.session] = closed._replace(report_serial=closed.report_serial + 1)
+            claims = [(0, closed.red_size)]
+            self._core.answer(self._report(segment, closed.report_serial, 0, closed.red_size, claims))
+
+    def _give_way(self) -> None:
+        """Forget a block for another: one that only waits for an acknowledgement, else the one silent for longest."""
+        imports = self._imports.values()
+        self._close(next((one for one in imports if one.is_delivered), next(iter(imports))))
 
     def _refuse(self, block_import: Import, reason: CancelReason) -> None:
+        """Cancel a session (RFC 5326 §6.19); the sender of a green block is told as well (§6.21)."""
         self._close(block_import)
-        if block_import.red:
-            self._core.cancel_session(block_import.session, reason, by_sender=False)
+        self._core.cancel_session(block_import.session, reason, by_sender=False)
+
+    def _close_if_done(self, block_import: Import) -> None:
+        """A session ends when all parts are delivered and all reports acknowledged.
+
+        RFC 5326 §6.14 ends it whenever no report is open, whatever is missing; then the memory of a half received block
+        would be lost between two rounds.
+        """
+        if block_import.is_delivered and block_import.open_reports_count == 0:
+            self._close(block_import)
 
     def _close(self, block_import: Import) -> None:
         del self._imports[block_import.session]
@@ -169,4 +206,5 @@ class Importer:
             self._core.counters.imports_abandoned_count += 1
         if len(self._closed) >= self._core.config.closed_sessions_max:
             del self._closed[next(iter(self._closed))]
-        self._closed[block_import.session] = (block_import.size or 0) if block_import.is_delivered else -1
+        red_size = (block_import.red_size or 0) if block_import.is_red_delivered else 0
+        self._closed[block_import.session] = _Closed(red_size, block_import.report_serial, block_import.heard_ns)

@@ -3,7 +3,7 @@
 from collections import deque
 
 from flightsw.net.coverage import Coverage
-from flightsw.wire.segments import CancelSegment, DataSegment, ReportSegment
+from flightsw.wire.segments import CancelReason, CancelSegment, DataSegment, ReportSegment
 
 
 class Timer:
@@ -38,13 +38,16 @@ class Export:
         "is_closed",
         "number",
         "offset",
+        "order",
         "red",
         "reports",
         "resend",
     )
 
-    def __init__(self, number: int, block: bytes, red: bool) -> None:
+    def __init__(self, number: int, order: int, block: bytes, red: bool) -> None:
         self.number = number
+        self.order = order
+        """Rises with each block of the span; session numbers run in a circle."""
         self.block = block
         self.red = red
         self.offset = 0
@@ -113,27 +116,33 @@ class Checkpoint(Timer):
 
 
 class Import:
-    """A block on its way in."""
+    """A block on its way in: a red part, reported until it is whole, then a green part; often only one of them.
+
+    The block's bytes have one numbering over both parts (RFC 5326 §2), so one buffer takes both.
+    """
 
     __slots__ = (
         "_buffer",
+        "_green_lower",
+        "_red_upper",
         "checkpoints",
         "coverage",
         "first_ns",
         "heard_ns",
         "highest",
-        "is_delivered",
+        "is_green_delivered",
+        "is_red_delivered",
         "open_reports_count",
         "primary_upper",
-        "red",
+        "red_size",
+        "report_serial",
         "reports",
         "session",
         "size",
     )
 
-    def __init__(self, session: tuple[int, int], red: bool, now_ns: int) -> None:
+    def __init__(self, session: tuple[int, int], now_ns: int) -> None:
         self.session = session
-        self.red = red
         self.first_ns = now_ns
         self.heard_ns = 0
         """When the last segment came, in contact time [ns]."""
@@ -141,50 +150,101 @@ class Import:
         self.highest = 0
         self.size: int | None = None
         """Bytes of the block; known when its last segment has come."""
-        self.is_delivered = False
+        self.red_size: int | None = None
+        """Bytes of the red part; known when its last segment has come, or when all of the block is green."""
+        self.is_red_delivered = False
+        self.is_green_delivered = False
         self.checkpoints: dict[int, list[Report]] = {}
         self.reports: dict[int, Report] = {}
+        self.report_serial = 0
+        """Serial number of the last report; they rise by one (RFC 5326 §3.2.2)."""
         self.open_reports_count = 0
         self.primary_upper = 0
         """Upper bound of the last report that answered a checkpoint of new data."""
+        self._red_upper = 0
+        """Where the red data that came end [bytes]."""
+        self._green_lower: int | None = None
+        """Where the green data that came begin [bytes]."""
         self._buffer = bytearray()
 
-    def add(self, segment: DataSegment) -> bool:
-        """Put the data of a segment in place. False when it contradicts an earlier one about the block's size."""
+    def add(self, segment: DataSegment) -> CancelReason | None:
+        """Put the data of a segment in place, or say which rule forbids it; then nothing is put anywhere."""
         lower = segment.offset
         upper = lower + len(segment.data)
-        if segment.end_of_block:
-            if self.size is None:
-                self.size = upper
-            elif self.size != upper:
-                return False
-        if upper > self.highest:
-            self.highest = upper
-        if self.size is not None and self.highest > self.size:
-            return False
-        if not self.is_delivered and not self.coverage.covers(lower, upper):
+        if segment.red:
+            if self._green_lower is not None and upper > self._green_lower:
+                return CancelReason.MISCOLORED
+            if self.red_size is not None and (upper > self.red_size or (segment.end_of_red and upper != self.red_size)):
+                return CancelReason.SYS_CNCLD
+            if segment.end_of_red and upper < self._red_upper:
+                return CancelReason.SYS_CNCLD
+        elif lower < self._red_upper:
+            return CancelReason.MISCOLORED
+        if self.size is not None and (upper > self.size or (segment.end_of_block and upper != self.size)):
+            return CancelReason.SYS_CNCLD
+        if segment.end_of_block and upper < self.highest:
+            return CancelReason.SYS_CNCLD
+        self._note(segment, lower, upper)
+        if not self.coverage.covers(lower, upper):
             buffer = self._buffer
             if lower > len(buffer):
                 buffer.extend(bytes(lower - len(buffer)))
             buffer[lower:upper] = segment.data
             self.coverage.add(lower, upper)
-        return True
+        return None
 
-    def is_complete(self) -> bool:
-        """Whether every byte of the block is there."""
-        return self.size is not None and self.coverage.covers(0, self.size)
+    def _note(self, segment: DataSegment, lower: int, upper: int) -> None:
+        """What a segment says of the block's parts."""
+        self.highest = max(self.highest, upper)
+        if segment.red:
+            self._red_upper = max(self._red_upper, upper)
+            if segment.end_of_red:
+                self.red_size = upper
+        else:
+            self._green_lower = lower if self._green_lower is None else min(self._green_lower, lower)
+            if lower == 0:
+                self.red_size = 0
+        if segment.end_of_block:
+            self.size = upper
 
-    def deliver(self) -> bytes:
-        """The block, once; its memory is given back."""
-        self.is_delivered = True
-        block = bytes(self._buffer)
-        self._buffer = bytearray()
-        return block
+    def take_red(self) -> bytes | None:
+        """The red part, once, when it is whole (RFC 5326 §6.9)."""
+        size = self.red_size
+        if not size or self.is_red_delivered or not self.coverage.covers(0, size):
+            return None
+        self.is_red_delivered = True
+        return bytes(self._buffer[:size])
+
+    def take_green(self) -> bytes | None:
+        """The green part, once, when it is whole.
+
+        RFC 5326 §6.10 hands over every green segment as it comes; our client has no use for pieces of a bundle.
+        """
+        lower, upper = self.red_size, self.size
+        if lower is None or upper is None or self.is_green_delivered or not self.coverage.covers(lower, upper):
+            return None
+        if lower == upper:
+            return None
+        self.is_green_delivered = True
+        return bytes(self._buffer[lower:upper])
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether all of the block was handed over."""
+        if self.size is None or self.red_size is None:
+            return False
+        return (self.is_red_delivered or self.red_size == 0) and (self.is_green_delivered or self.red_size == self.size)
+
+    def next_report_serial(self) -> int:
+        """The serial number of a new report."""
+        self.report_serial += 1
+        return self.report_serial
 
     def close(self) -> None:
-        """Stop all timers."""
+        """Stop all timers and give the memory back; a report that waits to be sent may outlive the session."""
         for report in self.reports.values():
             report.finish()
+        self._buffer = bytearray()
 
 
 class Report(Timer):

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import Final
 
 from flightsw.net.agent_values import PRIORITIES_COUNT, PRIORITY_DEFAULT
-from flightsw.wire.bundles import CRC_NONE, Bundle, CanonicalBlock, encode_bundle, forwarded
+from flightsw.wire.bundles import CRC_NONE, Bundle, CanonicalBlock, departing, forwarded
 from flightsw.wire.eids import Eid
 
 NS_PER_MS: Final = 1_000_000
@@ -44,6 +44,8 @@ class QueuedBundle:
     __slots__ = (
         "age_ms",
         "arrived_ns",
+        "avoid_until_ns",
+        "avoided",
         "bundle",
         "deadline_ns",
         "failures_count",
@@ -65,6 +67,10 @@ class QueuedBundle:
         self.age_ms = age_ms
         self.deadline_ns = arrived_ns + (bundle.lifetime_ms - age_ms) * NS_PER_MS
         """When its lifetime ends, by age, monotonic [ns]."""
+        self.avoided: tuple[int, ...] = ()
+        """Neighbours that it came back from, rising."""
+        self.avoid_until_ns = 0
+        """They are avoided until then, monotonic [ns]."""
         self.failures_count = 0
         """Times that a neighbour refused it, or contact ended amid a green block; silence does not count."""
 
@@ -73,8 +79,7 @@ class QueuedBundle:
         age_ms = self.age_ms - (self.arrived_ns - at_ns) // NS_PER_MS
         if self.previous:
             return forwarded(self.bundle, Eid(node, 0), age_ms)
-        self.bundle.age_ms = age_ms
-        return encode_bundle(self.bundle)
+        return departing(self.bundle, age_ms)
 
 
 class BundleQueue:
@@ -84,7 +89,7 @@ class BundleQueue:
         bundles_max: when this many wait, the oldest of the least urgent gives way, or the new one if it is less urgent.
     """
 
-    __slots__ = ("_count", "_levels", "bundles_max", "displaced_count", "pushed_count", "taken_count")
+    __slots__ = ("_count", "_green_count", "_levels", "bundles_max", "displaced_count", "pushed_count", "taken_count")
 
     def __init__(self, bundles_max: int) -> None:
         self.bundles_max = bundles_max
@@ -95,6 +100,8 @@ class BundleQueue:
         """Turned away, or given way to a more urgent one. Always pushed == taken + displaced + held."""
         self._levels: tuple[OrderedDict[int, QueuedBundle], ...] = tuple(OrderedDict() for _ in range(PRIORITIES_COUNT))
         self._count = 0
+        self._green_count = 0
+        """Bundles among them that go in green blocks."""
 
     def __len__(self) -> int:
         return self._count
@@ -112,12 +119,14 @@ class BundleQueue:
             for priority in range(PRIORITIES_COUNT - 1, queued.priority - 1, -1):
                 if self._levels[priority]:
                     _, evicted = self._levels[priority].popitem(last=False)
+                    self._green_count -= not evicted.reliable
                     break
             else:
                 return queued
             self._count -= 1
         self._levels[queued.priority][queued.order] = queued
         self._count += 1
+        self._green_count += not queued.reliable
         return evicted
 
     def pop(self) -> QueuedBundle | None:
@@ -125,9 +134,33 @@ class BundleQueue:
         if self._count:
             for level in self._levels:
                 if level:
+                    queued = level.popitem(last=False)[1]
                     self._count -= 1
+                    self._green_count -= not queued.reliable
                     self.taken_count += 1
-                    return level.popitem(last=False)[1]
+                    return queued
+        return None
+
+    def put_back(self, queued: QueuedBundle) -> None:
+        """Undo the `pop` that gave this bundle: it is the first of its priority again."""
+        level = self._levels[queued.priority]
+        level[queued.order] = queued
+        level.move_to_end(queued.order, last=False)
+        self._count += 1
+        self._green_count += not queued.reliable
+        self.taken_count -= 1
+
+    def pop_green(self) -> QueuedBundle | None:
+        """The most urgent of those that go in green blocks, None when there is none; looks past all others."""
+        if self._green_count:
+            for level in self._levels:
+                for queued in level.values():
+                    if not queued.reliable:
+                        del level[queued.order]
+                        self._count -= 1
+                        self._green_count -= 1
+                        self.taken_count += 1
+                        return queued
         return None
 
     def take_all(self) -> list[QueuedBundle]:
@@ -135,7 +168,7 @@ class BundleQueue:
         taken = [queued for level in self._levels for queued in level.values()]
         for level in self._levels:
             level.clear()
-        self._count = 0
+        self._count = self._green_count = 0
         self.taken_count += len(taken)
         return taken
 
@@ -144,6 +177,7 @@ class BundleQueue:
         expired = [queued for level in self._levels for queued in level.values() if queued.deadline_ns <= now_ns]
         for queued in expired:
             del self._levels[queued.priority][queued.order]
+            self._green_count -= not queued.reliable
         self._count -= len(expired)
         self.taken_count += len(expired)
         return expired

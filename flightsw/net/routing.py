@@ -174,7 +174,7 @@ class Router:
         self._source = source
         self._size_bytes = size_bytes
         self._excluded: Excluded = frozenset()
-        self._routes: dict[tuple[int, int], tuple[Contact | None, int]] = {}
+        self._routes: dict[tuple[int, int, tuple[int, ...]], tuple[Contact | None, int]] = {}
 
     def exclude(self, neighbours: Iterable[int]) -> None:
         """Avoid these neighbours from now on, where there is another way; all others are used again."""
@@ -183,7 +183,9 @@ class Router:
             self._excluded = excluded
             self._routes.clear()
 
-    def first_contact(self, destination: int, previous: int, now_ns: int) -> Contact | None:
+    def first_contact(
+        self, destination: int, previous: int, now_ns: int, avoided: tuple[int, ...] = ()
+    ) -> Contact | None:
         """The contact over which a bundle leaves, None when there is no route.
 
         Args:
@@ -191,20 +193,22 @@ class Router:
             previous: the neighbour that it came from, 0 when it was made here. It is used only when there is no other
                 way: that neighbour has sent it here because its own way was worse or dead.
             now_ns: now, monotonic [ns].
+            avoided: neighbours that it came back from; they are no way at all.
         """
-        key = (destination, previous)
+        key = (destination, previous, avoided)
         known = self._routes.get(key)
         if known is not None and now_ns < known[1]:
             return known[0]
         source, excluded = self._source, self._excluded
         # The last resort is a neighbour that is to be avoided: a bad way is better than none.
-        for avoided in (excluded | {(source, previous)}, excluded, frozenset()):
-            if (source, destination) not in avoided:
+        never = frozenset((source, neighbour) for neighbour in avoided)
+        for without in (excluded | never | {(source, previous)}, excluded | never, never):
+            if (source, destination) not in without:
                 direct = self._graph.direct(source, destination, now_ns, self._size_bytes)
                 if direct is not None:
                     self._routes[key] = direct
                     return direct[0]
-            route = self._search(destination, now_ns, avoided)
+            route = self._search(destination, now_ns, without)
             if route is not None:
                 contact = route.first_contact
                 self._routes[key] = (contact, max(route.until_ns, min(contact.end_ns, now_ns + ROUTE_HOLD_NS)))

@@ -18,6 +18,8 @@ class Cause(IntEnum):
     """A neighbour is given another chance."""
     SWEEP = 4
     """Bundles may have expired while they waited."""
+    RETURN = 5
+    """A bundle that came back may go the old way again."""
 
 
 class Wakes:

@@ -28,7 +28,7 @@ from flightsw.wire.crc import CRC_16_X25 as CRC_16_X25
 from flightsw.wire.crc import CRC_32C as CRC_32C
 from flightsw.wire.crc import CRC_NONE as CRC_NONE
 from flightsw.wire.crc import checked_crc, with_crc
-from flightsw.wire.eids import DTN_NONE, Eid, encode_eid, read_eid
+from flightsw.wire.eids import DTN_NONE, SCHEME_DTN, Eid, encode_eid, read_eid
 
 DTN_EPOCH_UTC_S: Final = 946_684_800
 """2000-01-01T00:00:00Z, where DTN time begins [s since 1970-01-01T00:00:00Z]. RFC 9171 §4.2.6."""
@@ -44,6 +44,13 @@ BLOCK_PREVIOUS_NODE: Final = 6
 BLOCK_AGE: Final = 7
 BLOCK_HOP_COUNT: Final = 10
 """Block types, RFC 9171 §9.1."""
+
+SHORT_PRIMARY_BYTES: Final = 22
+"""Bytes of a primary block up to its creation timestamp, where two endpoints take seven each and nobody gets a report;
+of shorter ones the rest is the upper bytes of the time, which change once in 49 days. Longer ones are read slowly."""
+
+LONG_PRIMARY_BYTES: Final = 192
+"""More than any primary block has up to there [bytes]: five heads, and three endpoints of five, of 9 bytes each."""
 
 SHORT_START_BYTES: Final = 6
 """Bytes that say what a block is: five heads, of which the type's may take two. Longer ones are read, but slowly."""
@@ -83,6 +90,9 @@ _REPORTS: Final = 0x7_4000
 
 BlockHead: TypeAlias = tuple[int, int, int]
 """Number, flags and CRC type of a block."""
+
+_PrimaryStart: TypeAlias = tuple[int, int, Eid, Eid, Eid, int]
+"""Flags, CRC type, destination, source, report-to, and the offset after them."""
 
 DEFAULT_HEADS: Final[tuple[BlockHead, BlockHead, BlockHead]] = ((2, 0, CRC_NONE), (3, 1, CRC_NONE), (4, 1, CRC_NONE))
 """Of our previous node, age and hop count blocks. They change at every hop, between links that check all they carry, so
@@ -137,9 +147,9 @@ class Bundle:
     heads: tuple[BlockHead, BlockHead, BlockHead] = DEFAULT_HEADS
     """Of the previous node, age and hop count blocks; kept, because security blocks refer to block numbers."""
     primary_bytes: bytes = field(init=False, default=b"", repr=False, compare=False)
-    """The primary block as it came; empty in a bundle of our own."""
+    """The primary block as it came, or as it was signed; empty otherwise."""
     payload_block_bytes: bytes = field(init=False, default=b"", repr=False, compare=False)
-    """The payload block as it came; empty in a bundle of our own."""
+    """The payload block as it came, or as it was signed; empty otherwise."""
 
 
 def encode_bundle(bundle: Bundle) -> bytes:
@@ -154,6 +164,22 @@ def encode_bundle(bundle: Bundle) -> bytes:
         _payload_block(bundle),
         bundle.previous_node,
         bundle.age_ms,
+        bundle.hop_count,
+    )
+
+
+def departing(bundle: Bundle, age_ms: int) -> bytes:
+    """The bytes of a bundle of our own as it leaves: with the age that it has then, and the blocks that were signed.
+
+    Raises:
+        BundleError: the bundle would be longer than `BUNDLE_BYTES_MAX`.
+    """
+    return _assembled(
+        bundle,
+        bundle.primary_bytes or primary_block(bundle),
+        bundle.payload_block_bytes or _payload_block(bundle),
+        bundle.previous_node,
+        age_ms,
         bundle.hop_count,
     )
 
@@ -195,10 +221,7 @@ def _assembled(
     if age_ms is not None:
         parts.append(encode_block(BLOCK_AGE, heads[1], encode_head(UNSIGNED, age_ms)))
     if hop_count is not None:
-        limit, count = hop_count
-        assert 1 <= limit <= HOP_LIMIT_MAX, f"hop limit {limit}"
-        data = b"\x82" + encode_head(UNSIGNED, limit) + encode_head(UNSIGNED, count)
-        parts.append(encode_block(BLOCK_HOP_COUNT, heads[2], data))
+        parts.append(_hop_count_block(heads[2], *hop_count))
     if bundle.blocks:
         numbers = [block.number for block in bundle.blocks] + [head[0] for head in heads]
         assert len(dict.fromkeys(numbers)) == len(numbers), f"block numbers repeat in {bundle!r}"
@@ -209,6 +232,12 @@ def _assembled(
     if len(data) > BUNDLE_BYTES_MAX:
         raise BundleError(f"payload block: the bundle would be {len(data)} bytes, at most {BUNDLE_BYTES_MAX} are taken")
     return data
+
+
+@lru_cache(maxsize=1024)  # limits are few and counts are small
+def _hop_count_block(head: BlockHead, limit: int, count: int) -> bytes:
+    assert 1 <= limit <= HOP_LIMIT_MAX, f"hop limit {limit}"
+    return encode_block(BLOCK_HOP_COUNT, head, b"\x82" + encode_head(UNSIGNED, limit) + encode_head(UNSIGNED, count))
 
 
 def primary_block(bundle: Bundle) -> bytes:
@@ -238,7 +267,8 @@ def _primary_start(flags: int, crc_type: int, destination: Eid, source: Eid, rep
 
 def encode_block(block_type: int, head: BlockHead, data: bytes) -> bytes:
     """The bytes of a block that is not the primary one."""
-    return with_crc(_block_start(block_type, head) + encode_head(BYTES, len(data)) + data, head[2])
+    block = _block_start(block_type, head) + encode_head(BYTES, len(data)) + data
+    return block if head[2] == CRC_NONE else with_crc(block, head[2])
 
 
 def _payload_block(bundle: Bundle) -> bytes:
@@ -316,7 +346,40 @@ def decode_bundle(data: bytes) -> Bundle:
 
 def _read_primary(data: bytes) -> tuple[Bundle, int]:
     """The bundle so far, and the offset after its primary block."""
-    elements_count, at = read_head(data, 1, ARRAY, "array")
+    start = _read_short_primary(data[1 : 1 + SHORT_PRIMARY_BYTES])
+    if start is None:
+        start = _read_primary_start(data[1 : 1 + LONG_PRIMARY_BYTES])
+    flags, crc_type, destination, source, report_to, start_bytes = start
+    time_ms, at = read_head(data, 1 + start_bytes, UNSIGNED, "creation time")
+    sequence, at = read_head(data, at, UNSIGNED, "sequence number")
+    lifetime_ms, at = read_head(data, at, UNSIGNED, "lifetime")
+    offset = total_length = 0
+    if flags & _FRAGMENT:
+        offset, at = read_head(data, at, UNSIGNED, "fragment offset")
+        total_length, at = read_head(data, at, UNSIGNED, "total length")
+    at = checked_crc(data, 1, at, crc_type)
+    fault = _flags_fault(flags, source) if flags or source.scheme == SCHEME_DTN else None
+    if fault is not None:
+        raise MessageError(fault)
+    bundle = Bundle(destination, source, report_to, (time_ms, sequence), lifetime_ms, b"", flags, crc_type)
+    bundle.fragment_offset = offset
+    bundle.total_length = total_length
+    bundle.primary_bytes = data[1:at]
+    return bundle, at
+
+
+@lru_cache(maxsize=4096)  # the same for all bundles of a flow; noise only drives them out
+def _read_short_primary(start: bytes) -> _PrimaryStart | None:
+    """What `_read_primary_start` reads from so few bytes; None when it takes more of them, or is wrong."""
+    try:
+        return _read_primary_start(start)
+    except MessageError:
+        return None
+
+
+def _read_primary_start(data: bytes) -> _PrimaryStart:
+    """The primary block up to and with the head of the creation timestamp."""
+    elements_count, at = read_head(data, 0, ARRAY, "array")
     version, at = read_head(data, at, UNSIGNED, "version")
     if version != 7:
         raise MessageError(f"version: {version}, 7 is expected")
@@ -330,22 +393,7 @@ def _read_primary(data: bytes) -> tuple[Bundle, int]:
     pair_count, at = read_head(data, at, ARRAY, "creation timestamp")
     if pair_count != 2:
         raise MessageError(f"creation timestamp: {pair_count} elements, 2 are expected")
-    time_ms, at = read_head(data, at, UNSIGNED, "creation time")
-    sequence, at = read_head(data, at, UNSIGNED, "sequence number")
-    lifetime_ms, at = read_head(data, at, UNSIGNED, "lifetime")
-    offset = total_length = 0
-    if flags & _FRAGMENT:
-        offset, at = read_head(data, at, UNSIGNED, "fragment offset")
-        total_length, at = read_head(data, at, UNSIGNED, "total length")
-    at = checked_crc(data, 1, at, crc_type)
-    fault = _flags_fault(flags, source)
-    if fault is not None:
-        raise MessageError(fault)
-    bundle = Bundle(destination, source, report_to, (time_ms, sequence), lifetime_ms, b"", flags, crc_type)
-    bundle.fragment_offset = offset
-    bundle.total_length = total_length
-    bundle.primary_bytes = data[1:at]
-    return bundle, at
+    return flags, crc_type, destination, source, report_to, at
 
 
 def _read_block(data: bytes, start: int) -> tuple[CanonicalBlock, int]:
@@ -356,8 +404,14 @@ def _read_block(data: bytes, start: int) -> tuple[CanonicalBlock, int]:
     else:
         block_type, number, flags, crc_type, start_bytes = short
         at = start + start_bytes
-    content, at = read_bytes(data, at, "data")
-    return CanonicalBlock(block_type, number, flags, crc_type, content), checked_crc(data, start, at, crc_type)
+    length = data[at] - BYTES if at < len(data) else -1
+    if 0 <= length < 24 and at + 1 + length <= len(data):  # nearly all but payloads
+        content, at = data[at + 1 : at + 1 + length], at + 1 + length
+    else:
+        content, at = read_bytes(data, at, "data")
+    if crc_type != CRC_NONE:
+        at = checked_crc(data, start, at, crc_type)
+    return CanonicalBlock(block_type, number, flags, crc_type, content), at
 
 
 @lru_cache(maxsize=256)  # the same few for all bundles of a fleet; noise only drives them out
@@ -391,16 +445,22 @@ def _interpret(bundle: Bundle, block: CanonicalBlock) -> None:
     if block.type == BLOCK_AGE:
         bundle.age_ms, end = read_head(data, 0, UNSIGNED, "age")
     elif block.type == BLOCK_HOP_COUNT:
-        pair_count, end = read_head(data, 0, ARRAY, "hop count")
-        limit, end = read_head(data, end, UNSIGNED, "hop limit")
-        if pair_count != 2 or not 1 <= limit <= HOP_LIMIT_MAX:
-            raise MessageError(f"hop limit: {limit}, from 1 to {HOP_LIMIT_MAX} are allowed")
-        count, end = read_head(data, end, UNSIGNED, "hop count")
-        bundle.hop_count = (limit, count)
+        bundle.hop_count, end = _read_hop_count(data)
     else:
         bundle.previous_node, end = read_eid(data, 0, "previous node")
     if end != len(data):
         raise MessageError(f"data: {len(data) - end} bytes after the value")
+
+
+@lru_cache(maxsize=1024)  # limits are few and counts are small; noise only drives them out
+def _read_hop_count(data: bytes) -> tuple[tuple[int, int], int]:
+    """(limit, hops made), and the offset after them."""
+    pair_count, end = read_head(data, 0, ARRAY, "hop count")
+    limit, end = read_head(data, end, UNSIGNED, "hop limit")
+    if pair_count != 2 or not 1 <= limit <= HOP_LIMIT_MAX:
+        raise MessageError(f"hop limit: {limit}, from 1 to {HOP_LIMIT_MAX} are allowed")
+    count, end = read_head(data, end, UNSIGNED, "hop count")
+    return (limit, count), end
 
 
 def _finish(bundle: Bundle, payload: CanonicalBlock, numbers: list[int], known: dict[int, BlockHead]) -> None:
@@ -414,7 +474,12 @@ def _finish(bundle: Bundle, payload: CanonicalBlock, numbers: list[int], known: 
     for block_type, default in zip((BLOCK_PREVIOUS_NODE, BLOCK_AGE, BLOCK_HOP_COUNT), DEFAULT_HEADS, strict=True):
         head = known.get(block_type)
         if head is None:  # not there yet: give it a number that nobody has
-            head = default if default[0] not in numbers else (max(numbers) + 1, default[1], default[2])
+            head = default if default[0] not in numbers else (_free_number(numbers), default[1], default[2])
             numbers.append(head[0])
         heads.append(head)
     bundle.heads = (heads[0], heads[1], heads[2])
+
+
+def _free_number(numbers: list[int]) -> int:
+    """The least block number that is not taken. One above the largest would be past 64 bits if the sender so wished."""
+    return next(number for number in range(2, len(numbers) + 3) if number not in numbers)

@@ -44,6 +44,7 @@ _WIDTHS: Final = {24: 1, 25: 2, 26: 4, 27: 8}
 """Bytes of value after a head, by the head's lower five bits (RFC 8949 §3)."""
 
 _SCALARS: Final = frozenset((float, str, bytes, bool, type(None)))
+_LEAVES: Final = _SCALARS | {int}
 _KEYS: Final = frozenset((int, str, bytes))
 
 _BYTE: Final = tuple(bytes((value,)) for value in range(256))
@@ -107,6 +108,11 @@ def _is_plain(value: object, depth_max: int) -> bool:
     return True
 
 
+def _is_flat(value: object) -> bool:
+    """Whether the value is a list of scalars and integers: nearly every message is, and this looks at it in C."""
+    return type(value) is list and _LEAVES.issuperset(map(type, value))
+
+
 def dumps(value: object, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
     """The value as deterministic CBOR.
 
@@ -117,7 +123,9 @@ def dumps(value: object, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
         data = cbor2.dumps(value, canonical=True)
     except (cbor2.CBORError, RecursionError, UnicodeError) as error:
         raise MessageError(f"CBOR: {error}") from error
-    if len(data) > bytes_max or not _is_plain(value, DEPTH_MAX):
+    # An integer of more than 64 bits is written with a tag; the bytes of one may also be innocent.
+    is_plain = _is_flat(value) and b"\xc2" not in data and b"\xc3" not in data
+    if len(data) > bytes_max or not (is_plain or _is_plain(value, DEPTH_MAX)):
         loads(data, bytes_max)
     return data
 
@@ -144,7 +152,7 @@ def loads(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX) -> object:
         raise MessageError(f"CBOR: {error.__cause__ or error}") from error
     if stream.tell() != len(data):
         raise MessageError(f"CBOR: {len(data) - stream.tell()} bytes after the value")
-    if len(data.translate(None, _SIMPLE)) != len(data) and not _is_plain(value, DEPTH_MAX):
+    if len(data.translate(None, _SIMPLE)) != len(data) and not (_is_flat(value) or _is_plain(value, DEPTH_MAX)):
         raise MessageError("CBOR: undefined and unassigned simple values are not allowed")
     return value
 

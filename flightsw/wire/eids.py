@@ -13,7 +13,7 @@ from flightsw.wire.cbor import ARRAY, UNSIGNED, encode_head, read_head
 
 SCHEME_DTN: Final = 1
 SCHEME_IPN: Final = 2
-"""URI scheme codes, RFC 9171 §9.7."""
+"""URI scheme codes, RFC 9171 §9.6."""
 
 NODE_MAX: Final = 2**64 - 1
 """Largest node or service number: CBOR's largest unsigned integer (RFC 9171 §4.2.5.1.2)."""

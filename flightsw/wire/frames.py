@@ -7,7 +7,7 @@ channel asks for its bits when it flips one, and a byte bearer when it sends the
 
 from typing import Protocol
 
-from flightsw.ports import Frame
+from flightsw.frame import Frame
 
 
 class Encoder(Protocol):

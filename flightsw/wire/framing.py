@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from cobs import cobs
 
 from flightsw.errors import ConfigError, FrameError
-from flightsw.ports import Frame
+from flightsw.frame import Frame
 from flightsw.wire.crc import crc32c
 from flightsw.wire.frames import CodedFrame
 from flightsw.wire.space_coding import DEPTHS, SpaceCoding

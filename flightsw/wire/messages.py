@@ -37,6 +37,12 @@ SERVICE_JOB: Final = 5
 CHUNK_BYTES: Final = 16_384
 """Data in one chunk [bytes]: one LTP block of 17 radio segments of 1 kB, so that a lost pass costs little."""
 
+PROOF_BYTES_MAX: Final = 512
+"""Longest proof of a chunk [bytes]: 16 digests of 32 bytes, for one of the 65,536 chunks of the largest object."""
+
+STEP_MPIX_MAX: Final = 1e9
+"""Most work in one step [Mpixel]: 16 years on the slowest board. Infinity would end the budget's arithmetic."""
+
 
 @unique
 class Mode(IntEnum):
@@ -135,6 +141,10 @@ class Beacon(Message, frozen=True, array_like=True, tag=1):
     frames_rejected_count: Count
     storage_free_bytes: Count
     dictionary_digest: Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+    key_id: Count = 0
+    """Number of the key that the node signs with towards the ground; 0: it has none, and takes no commands."""
+    security_refused_count: Count = 0
+    """Bundles that its security refused since boot."""
 
 
 class Event(Message, frozen=True, array_like=True, tag=2):
@@ -180,6 +190,9 @@ class Chunk(Message, frozen=True, array_like=True, tag=5):
     size_bytes: Count
     index: Count
     data: Annotated[bytes, msgspec.Meta(max_length=CHUNK_BYTES)]
+    """Empty for a chunk of a synthetic object: what it would be takes link time, but does not move."""
+    proof: Annotated[bytes, msgspec.Meta(max_length=PROOF_BYTES_MAX)] = b""
+    """Shows that the chunk belongs to the object of that name (`flightsw.objects.digest`)."""
 
 
 class ObjectQuery(Message, frozen=True, array_like=True, tag=6):
@@ -187,6 +200,8 @@ class ObjectQuery(Message, frozen=True, array_like=True, tag=6):
 
     digest: Digest
     size_bytes: Count
+    question: Count = 0
+    """Rises with each question of a sender; the answer repeats it."""
 
 
 class ObjectStatus(Message, frozen=True, array_like=True, tag=7):
@@ -197,14 +212,21 @@ class ObjectStatus(Message, frozen=True, array_like=True, tag=7):
     bitmap: bytes
     refused: Text = ""
     """Why the receiver will not take the object (for example: no space); empty when it will."""
+    share: bool = False
+    """The bits are 0 for what is wanted of this peer only; the rest comes from others, or is asked for later. All ones
+    then says that nothing is wanted now, not that the object is whole."""
+    question: Count = 0
+    """The question that this answers; 0 when nobody asked."""
 
 
 class ObjectWant(Message, frozen=True, array_like=True, tag=8):
-    """Ask a holder for an object: chunks whose bit is 0 in the bitmap are wanted (empty bitmap: all)."""
+    """Ask a holder for chunks of an object: those whose bit is 0 in the bitmap (empty bitmap: all)."""
 
     digest: Digest
     size_bytes: Count
     bitmap: bytes = b""
+    priority: Annotated[int, msgspec.Meta(ge=0, le=7)] = 4
+    """How urgent it is, 0 the most."""
 
 
 class JobSpec(Message, frozen=True, array_like=True, tag=9):
@@ -220,7 +242,7 @@ class JobSpec(Message, frozen=True, array_like=True, tag=9):
     data: Digest
     data_bytes: Count
     steps_count: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
-    step_mpix: Annotated[float, msgspec.Meta(ge=0)]
+    step_mpix: Annotated[float, msgspec.Meta(ge=0, le=STEP_MPIX_MAX)]
     """Work of one step [Mpixel]: what time and energy are charged for."""
     priority: Annotated[int, msgspec.Meta(ge=0, le=7)]
     """0 is the most urgent."""

@@ -15,7 +15,9 @@ the extension counts (four bits each), extension tags and the cancel reason (one
 
 Extensions (authentication and cookies, RFC 5327) are skipped on reading and never written: security lives in bundles.
 Reading is strict: a segment that is not exactly as long as its fields say, or whose numbers contradict each other, is a
-`SegmentError` that names the field. Writing asserts the same rules: a wrong segment of ours is our mistake.
+`SegmentError` that names the field; RFC 5326 §6 has such segments discarded. One thing is taken that §3.2.2 has no name
+for: a report without claims, which says that nothing of its range has arrived. Writing asserts the same rules: a wrong
+segment of ours is our mistake.
 """
 
 from dataclasses import dataclass
@@ -41,7 +43,7 @@ class CancelReason(IntEnum):
     """A checkpoint or report was sent as often as allowed without an answer."""
     MISCOLORED = 3
     """Red data above green data, or green below red."""
-    SYSTEM_CNCLD = 4
+    SYS_CNCLD = 4
     """A fault of the system."""
     RXMTCYCEXC = 5
     """Too many rounds of retransmission."""
@@ -84,7 +86,7 @@ class ReportSegment:
     lower: int
     """Start of that range [bytes from the start of the block]."""
     claims: tuple[tuple[int, int], ...]
-    """What has arrived: (offset relative to `lower`, length) [bytes], rising, disjoint, each at least one byte long."""
+    """What has arrived: (offset relative to `lower`, length) [bytes]; rising, never touching, none empty."""
 
 
 @dataclass(slots=True)
@@ -107,7 +109,7 @@ class CancelSegment:
 
 @dataclass(slots=True)
 class CancelAck:
-    """A cancel segment has arrived. RFC 5326 §3.2.5."""
+    """A cancel segment has arrived; it has no content. RFC 5326 §3.2.4."""
 
     session: SessionId
     by_sender: bool
@@ -121,7 +123,7 @@ _REPORT_ACK: Final = 9
 _CANCEL_BY_SENDER: Final = 12
 _CANCEL_BY_RECEIVER: Final = 14
 
-# (red, checkpoint, end of red part, end of block) of the data types; RFC 5326 §3.1.1.
+# (red, checkpoint, end of red part, end of block) of the data types; RFC 5326 §3.1.2.
 _DATA_FLAGS: Final = {
     0: (True, False, False, False),
     1: (True, True, False, False),
@@ -190,12 +192,37 @@ def decode_segment(data: bytes) -> Segment:
     Raises:
         SegmentError: they are not one segment of RFC 5326; names the field.
     """
-    if not data:
+    segment, end = _read_segment(data, 0)
+    if end != len(data):
+        raise SegmentError(f"length: {len(data) - end} bytes after the segment")
+    return segment
+
+
+def split_segments(data: bytes) -> list[bytes]:
+    """The segments in these bytes, each by itself, still encoded.
+
+    A datagram holds an integral number of segments (RFC 5326 §5); nearly always it is one.
+
+    Raises:
+        SegmentError: they are not whole segments one after the other; names the field.
+    """
+    segments: list[bytes] = []
+    start = 0
+    while start < len(data) or not segments:
+        _, end = _read_segment(data, start)
+        segments.append(data[start:end])
+        start = end
+    return segments
+
+
+def _read_segment(data: bytes, start: int) -> tuple[Segment, int]:
+    """The segment at the offset, and the offset after it."""
+    if start >= len(data):
         raise SegmentError("control: the segment is empty")
-    kind = data[0]
+    kind = data[start]
     if kind > 0x0F:
         raise SegmentError(f"version: {kind >> 4}, only 0 is defined")
-    originator, at = decode_sdnv(data, 1, "originator")
+    originator, at = decode_sdnv(data, start + 1, "originator")
     number, at = decode_sdnv(data, at, "session number")
     if at >= len(data):
         raise SegmentError("extension counts: the data end")
@@ -229,9 +256,7 @@ def decode_segment(data: bytes) -> Segment:
 
     if trailers_count:
         at = _skip_extensions(data, at, trailers_count, "trailer extension")
-    if at != len(data):
-        raise SegmentError(f"length: {len(data) - at} bytes after the segment")
-    return segment
+    return segment, at
 
 
 def _decode_data(
@@ -303,15 +328,15 @@ def _skip_extensions(data: bytes, at: int, count: int, field: str) -> int:
 
 
 def _claims_fault(claims: list[tuple[int, int]] | tuple[tuple[int, int], ...], span: int) -> str | None:
-    """What is wrong with claims on a range of that many bytes."""
+    """What is wrong with claims on a range of that many bytes, by the rules of RFC 5326 §3.2.2."""
     if span < 0:
         return "upper bound: below the lower bound"
-    end = 0
+    end = -1
     for offset, length in claims:
         if length == 0:
             return "claim length: a claim is of at least one byte"
-        if offset < end:
-            return f"claim offset: {offset} lies before the end {end} of the claim before it"
+        if offset <= end:
+            return f"claim offset: {offset} is not beyond the end {end} of the claim before it"
         end = offset + length
     if end > span:
         return f"claim length: a claim ends at {end}, beyond the {span} bytes of the report"

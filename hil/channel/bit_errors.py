@@ -94,9 +94,11 @@ class IndependentErrors:
             self._clean_bits = position - bits
             return frame, 0
         struck: list[int] = []
+        draw, scale = self._random.random, self._scale
         while position < bits:
             struck.append(position)
-            position += 1 + clean_bits(self._random, self._scale)
+            gap = log(1.0 - draw()) * scale  # `clean_bits`, without the call: a noisy frame has dozens of flips
+            position += 1 + (int(gap) if gap < GAP_BITS_MAX else GAP_BITS_MAX)
         self._clean_bits = position - bits
         return flipped(frame, struck), len(struck)
 

@@ -16,6 +16,8 @@ Laws that a bench can check at any instant, over all nodes:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum, unique
+from typing import Final, NamedTuple
 
 from flightsw.errors import ConfigError
 from flightsw.ports import Frame, FrameReceiver
@@ -25,6 +27,46 @@ from hil.channel.link import Link, LinkState, LinkStatus
 
 Endpoint = tuple[int, int]
 """(node, interface)"""
+
+
+class Way(NamedTuple):
+    """One direction of a link, as an observer is told."""
+
+    link: str
+    """Name of the link."""
+    is_forward: bool
+    """From the link's first end to its second."""
+    source: Endpoint
+    target: Endpoint
+
+
+@unique
+class Fate(StrEnum):
+    """What became of a frame that was sent on a link."""
+
+    DELIVERED = "delivered"
+    VANISHED = "vanished"
+    NO_CONTACT = "no contact"
+    OUTAGE = "outage"
+    ACQUIRING = "acquiring"
+    QUEUE_FULL = "transmit queue full"
+    SENDER_OFF = "sender lost power"
+    RECEIVER_OFF = "receiver off"
+
+
+_LOSSES: Final = {
+    "lost": Fate.VANISHED,
+    "blocked_no_contact": Fate.NO_CONTACT,
+    "blocked_outage": Fate.OUTAGE,
+    "blocked_acquiring": Fate.ACQUIRING,
+    "queue_dropped": Fate.QUEUE_FULL,
+    "flushed": Fate.SENDER_OFF,
+}
+"""Counts of a channel that rise when it takes a frame."""
+
+Observer = Callable[[int, Way, Frame, Frame, Fate], None]
+"""Called with (now_ns, way, frame as sent, frame as received, fate) where a frame's way on a link ends, before the
+receiver gets it. What is received is the very object that was sent unless bits were flipped, and for lost frames."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,10 +127,11 @@ class _Node:
 class _Route:
     direction: Direction
     target: _Port
+    way: Way
 
 
-_InFlight = tuple[_Route, int, int, int, Frame, bool]
-"""(route, version of its visibility, first bit left [ns], last bit left [ns], frame, was flipped)"""
+_InFlight = tuple[_Route, int, int, int, Frame, Frame]
+"""(route, version of its visibility, first bit left [ns], last bit left [ns], frame as received, as sent)"""
 
 
 class Relay:
@@ -105,6 +148,8 @@ class Relay:
         self._nodes: dict[int, _Node] = {}
         self._links: dict[str, tuple[Link, _Port, _Port]] = {}
         self._due: dict[int, list[_InFlight]] = {}
+        self.observer: Observer | None = None
+        """Is told of every frame that is sent on a link, such as a capture."""
 
     def attach(self, node_id: int, deliver: FrameReceiver) -> None:
         """Plug in a node's lab wire, or power the node on again.
@@ -140,8 +185,8 @@ class Relay:
         if a[0] == b[0]:
             raise ConfigError(f"link {link.name}: node {a[0]} is at both ends, expected two nodes")
         near, far = self._port(a), self._port(b)
-        near.routes.append(_Route(link.forward, far))
-        far.routes.append(_Route(link.backward, near))
+        near.routes.append(_Route(link.forward, far, Way(link.name, True, a, b)))
+        far.routes.append(_Route(link.backward, near, Way(link.name, False, b, a)))
         self._links[link.name] = (link, near, far)
         for port in (near, far):
             port.forget_plan()
@@ -165,14 +210,18 @@ class Relay:
             port.dropped_no_peer += 1
             return
         direction = route.direction
-        for received, arrival_ns in direction.transmit(frame, now_ns):
+        before = None if self.observer is None else direction.counts.copy()
+        arrivals = direction.transmit(frame, now_ns)
+        if before is not None and not arrivals:
+            self._tell_loss(now_ns, route, frame, before)
+        for received, arrival_ns in arrivals:
             arrival = (
                 route,
                 direction.visibility.version,
                 direction.begin_ns,
                 direction.busy_until_ns,
                 received,
-                received is not frame,
+                frame,
             )
             batch = self._due.get(arrival_ns)
             if batch is None:
@@ -257,21 +306,37 @@ class Relay:
         return {node_id: self._nodes[node_id].dropped_unknown_interface for node_id in sorted(self._nodes)}
 
     def _deliver_due(self, arrival_ns: int) -> None:
-        for route, version, begin_ns, done_ns, frame, was_flipped in self._due.pop(arrival_ns):
+        observer = self.observer
+        for route, version, begin_ns, done_ns, frame, sent in self._due.pop(arrival_ns):
             direction, port = route.direction, route.target
-            if direction.visibility.version != version and direction.recall(
-                version, begin_ns, done_ns, len(frame), was_flipped
-            ):
-                continue
+            was_flipped = frame is not sent
+            if direction.visibility.version != version:
+                before = None if observer is None else direction.counts.copy()
+                if direction.recall(version, begin_ns, done_ns, len(frame), was_flipped):
+                    if before is not None:
+                        self._tell_loss(arrival_ns, route, sent, before)
+                    continue
             deliver = port.node.deliver
             if deliver is None:
                 port.dropped_off += 1
+                if observer is not None:
+                    observer(arrival_ns, route.way, sent, sent, Fate.RECEIVER_OFF)
                 continue
+            if observer is not None:
+                observer(arrival_ns, route.way, sent, frame, Fate.DELIVERED)
             if was_flipped:
                 port.delivered_flipped += 1
             else:
                 port.delivered_clean += 1
             deliver(port.interface, frame)
+
+    def _tell_loss(self, now_ns: int, route: _Route, sent: Frame, before: ChannelCounts) -> None:
+        """Tell the observer of a frame that the channel took; which of its counts has risen says why."""
+        assert self.observer is not None, "only called with an observer"
+        after = route.direction.counts
+        fates = [fate for name, fate in _LOSSES.items() if getattr(after, name) > getattr(before, name)]
+        assert len(fates) == 1, f"one frame was lost for {len(fates)} reasons"
+        self.observer(now_ns, route.way, sent, sent, fates[0])
 
     def _node(self, node_id: int) -> _Node:
         return self._nodes.setdefault(node_id, _Node(node_id))

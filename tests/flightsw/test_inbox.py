@@ -13,11 +13,9 @@ def bundle(sequence: int) -> Bundle:
 def test_the_oldest_delivery_is_forgotten_when_there_is_no_room_and_the_others_stay_known():
     counters = AgentCounters()
     inbox = Inbox(3, counters)
-    for sequence in (1, 2, 3, 4):
-        inbox.deliver(bundle(sequence), 0)
-    for sequence in (2, 3, 4):
-        inbox.deliver(bundle(sequence), 0)
-    assert (counters.bundles_delivered_count, counters.bundles_duplicate_count) == (4, 3)
-    inbox.deliver(bundle(1), 0)
-    assert (counters.bundles_delivered_count, counters.bundles_duplicate_count) == (5, 3)
-    assert len(inbox.take()) == 5
+    assert all(inbox.judged(bundle(sequence), 0, 0) is not None for sequence in (1, 2, 3, 4))
+    assert all(inbox.judged(bundle(sequence), 0, 0) is None for sequence in (2, 3, 4))
+    assert counters.bundles_duplicate_count == 3
+    assert not inbox.knows(bundle(1))
+    assert inbox.judged(bundle(1), 0, 0) is not None
+    assert inbox.knows(bundle(1))

@@ -222,8 +222,8 @@ def test_a_cancellation_by_the_receiver_fails_the_block_and_is_acknowledged() ->
     sender = make_span()
     number = sender.send(b"block", True, 0)
     drain(sender)
-    sender.receive(CancelSegment((1, number), CancelReason.SYSTEM_CNCLD, False), 0)
-    assert sender.take_events() == [BlockFailed(number, b"block", CancelReason.SYSTEM_CNCLD)]
+    sender.receive(CancelSegment((1, number), CancelReason.SYS_CNCLD, False), 0)
+    assert sender.take_events() == [BlockFailed(number, b"block", CancelReason.SYS_CNCLD, by_peer=True)]
     assert drain(sender) == [CancelAck((1, number), False)]
     assert sender.next_deadline_ns() is None
 
@@ -251,13 +251,14 @@ def test_a_block_that_was_never_sent_is_cancelled_without_a_word() -> None:
 @pytest.mark.parametrize(
     ("segments", "reason"),
     [
-        ([data(0, 50), data(50, 50, red=False)], CancelReason.MISCOLORED),
-        ([data(0, 50, serial=1, end=True), data(50, 50)], CancelReason.SYSTEM_CNCLD),
-        ([data(50, 50, serial=1, end=True), data(0, 40, serial=2, end=True)], CancelReason.SYSTEM_CNCLD),
-        ([data(CONFIG.block_bytes_max, 1)], CancelReason.SYSTEM_CNCLD),
+        ([data(0, 50), data(20, 50, red=False)], CancelReason.MISCOLORED),
+        ([data(50, 50, red=False), data(60, 10)], CancelReason.MISCOLORED),
+        ([data(0, 50, serial=1, end=True), data(50, 50)], CancelReason.SYS_CNCLD),
+        ([data(50, 50, serial=1, end=True), data(0, 40, serial=2, end=True)], CancelReason.SYS_CNCLD),
+        ([data(CONFIG.block_bytes_max, 1)], CancelReason.SYS_CNCLD),
         ([DataSegment((2, 7), True, False, False, False, 9, 0, b"x")], CancelReason.UNREACH),
     ],
-    ids=["green in red", "beyond the end", "two ends", "too long", "unknown client"],
+    ids=["green in red", "red above green", "beyond the end", "two ends", "too long", "unknown client"],
 )
 def test_a_block_that_breaks_a_rule_is_cancelled_with_the_reason(
     segments: list[DataSegment], reason: CancelReason
@@ -306,7 +307,7 @@ def test_a_green_block_that_the_end_of_contact_cuts_off_fails() -> None:
     green, red = sender.send(bytes(250), False, 0), sender.send(bytes(250), True, 0)
     sender.next_segment(0)
     sender.suspend(1)
-    assert sender.take_events() == [BlockFailed(green, bytes(250), CancelReason.SYSTEM_CNCLD)]
+    assert sender.take_events() == [BlockFailed(green, bytes(250), CancelReason.SYS_CNCLD)]
     sender.resume(2)
     assert [segment.session[1] for segment in drain(sender, 2)] == [red] * 3
 

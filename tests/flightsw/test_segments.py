@@ -58,11 +58,11 @@ def data_segment(session, flags, service, offset, data, serials):
 
 
 def report_segment(session, serial, checkpoint, lower, runs, rest):
-    claims, end = [], 0
+    claims, end = [], -1
     for gap, length in runs:
         claims.append((end + gap, length))
         end += gap + length
-    return ReportSegment(session, serial, checkpoint, lower + end + rest, lower, tuple(claims))
+    return ReportSegment(session, serial, checkpoint, lower + max(end, 0) + rest, lower, tuple(claims))
 
 
 DATA_FLAGS = [
@@ -73,7 +73,7 @@ DATA_FLAGS = [
     (False, False, False, False),
     (False, False, False, True),
 ]
-RUNS = st.lists(st.tuples(st.integers(0, 2**32), st.integers(1, 2**32)), max_size=6)
+RUNS = st.lists(st.tuples(st.integers(1, 2**32), st.integers(1, 2**32)), max_size=6)
 SEGMENTS = st.one_of(
     st.builds(
         data_segment,
@@ -155,6 +155,7 @@ def test_extensions_are_skipped(segment, headers, trailers):
         ("08 03 04 00 09 05 10 00 01 10 01", "claim length"),
         ("08 03 04 00 09 05 10 00 02 00 05 04 01", "claim offset"),
         ("08 03 04 00 09 05 10 00 02 05 01 00 01", "claim offset"),
+        ("08 03 04 00 09 05 10 00 02 00 05 05 01", "claim offset"),
         ("09 03 04 00 00", "report serial"),
         ("0c 03 04 00", "cancel reason"),
         ("0c 03 04 00 06", "cancel reason: 6"),
