@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     data = parser.parse_args().model.read_bytes()
     image = ModelImage(data, "cloud mask")
-    print(f"model: {len(data)} bytes, {image.weight_bits_count // 32} weights, blake2b-256 {image.digest().hex()}")
+    print(f"model: {len(data)} bytes, {image.weight_bits_count // 32} weights, object {image.digest().hex()}")
     print(f"sha256 {hashlib.sha256(data).hexdigest()}")
     generated = score(generated_tiles(300, SEED), image)
     print(f"generated ground, 300 tiles: IoU {generated.iou:.3f}, false cloud {generated.false_rate:.2%}")

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.errors import BoardError, ConfigError
+from flightsw.objects.digest import digest_of
 
 INPUT_NAME: Final = "x"
 OUTPUT_NAME: Final = "y"
@@ -170,8 +171,8 @@ class ModelImage:
             byte_index -= length
 
     def digest(self) -> bytes:
-        """Return the BLAKE2b-256 digest of the image as it is now."""
-        return hashlib.blake2b(self.data, digest_size=DIGEST_BYTES).digest()
+        """Return the name that an object of these bytes would have, as the image is now."""
+        return digest_of(self.data)
 
     def is_as_loaded(self) -> bool:
         """Tell whether no byte differs from the file that was loaded."""

@@ -13,7 +13,7 @@ from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
 from flightsw.storage.records import seal, unseal
 from flightsw.wire import cbor
-from flightsw.wire.messages import JobReport, JobSpec, JobState
+from flightsw.wire.messages import Count, JobReport, JobSpec, JobState
 
 PREFIX: Final = "jobs/"
 NS_PER_S: Final = 1_000_000_000
@@ -150,21 +150,21 @@ class JobTable:
 
     def count(self, *states: JobState) -> int:
         """Jobs in these states."""
-        return sum(job.state in states for job in self.jobs.values())
+        return sum(job.state in states for job in self.jobs.values()) if self.jobs else 0
 
 
 class _Record(msgspec.Struct, array_like=True, frozen=True):
     """A job on the disk, as a CBOR array under a CRC."""
 
     spec: JobSpec
-    left_s: int
+    left_s: Count
     """What was left of the deadline when the record was written [s]."""
     state: JobState
-    step: int
+    step: Count
     checkpoint: bytes
-    steps_run_count: int
-    resumed_count: int
-    paused_count: int
+    steps_run_count: Count
+    resumed_count: Count
+    paused_count: Count
     energy_j: float
     report: JobReport | None
 

@@ -17,6 +17,9 @@ priority, behind its chunks, so that the answer tells of them."""
 NOT_HELD: Final = "not held"
 """The refusal of a source that does not have what is wanted."""
 
+FORGED: Final = "a chunk does not match the name of its object"
+"""Why a source is dropped, and a push refused: what it sends is not what it says."""
+
 
 @dataclass(frozen=True, slots=True)
 class TransferConfig:
@@ -31,13 +34,23 @@ class TransferConfig:
     part_idle_s: float = 21_600.0
     """A partial object that got no chunk for so long gives way when room is needed [s]: four orbits."""
     active_per_peer_max: int = 4
-    """Pushes to one peer at a time; the rest wait by priority. By peer: one that is out of view blocks no other."""
+    """Pushes to one peer that have a burst under way, counting those that are at least as urgent as the one that wants
+    to start: the urgent never wait for less urgent ones. By peer: one that is out of view blocks no other."""
+    fair_turns: int = 8
+    """Of so many bursts to a peer, one goes to the push that has waited longest, in the place of the most urgent."""
     waiting_max: int = 4096
     """Pushes that wait; more fail at once."""
     burst_chunks_max: int = 1024
-    """Chunks sent before the sender asks how far it got: 16 MiB, a quarter of the bundle agent's queue."""
-    served_priority: int = 4
-    """Priority of pushes that a peer asked for."""
+    """Chunks sent before the sender asks how far it got, and chunks asked of a source at a time: 16 MiB, a quarter of
+    the bundle agent's queue."""
+    offer_chunks_min: int = 32
+    """Pushes from this size on ask for room, and for what is there already, before the first chunk [chunks]: 512 KiB,
+    which a refusal would waste."""
+    share_chunks_max: int = 64
+    """Chunks asked of one of several sources at a time: 1 MiB keeps a path of 10 Mbit/s busy for 0.8 s, and is all that
+    is asked for twice when a source is slow."""
+    served_priority_min: int = 3
+    """The most urgent that a peer may have its wants served: no more than results, below commands and answers."""
     served_questions_max: int = 8
     """Unanswered questions after which a push that the peer had asked for is given up: the peer will ask again."""
 
@@ -48,6 +61,8 @@ class Outgoing(NamedTuple):
     destination: int
     message: ObjectMessage
     priority: int
+    padding_bytes: int = 0
+    """Link time of a synthetic chunk: what its data would take if they moved [bytes]."""
 
 
 class ObjectArrived(NamedTuple):
@@ -72,7 +87,15 @@ class TransferFailed(NamedTuple):
     reason: str
 
 
-TransferEvent = ObjectArrived | ObjectDelivered | TransferFailed
+class SourceDropped(NamedTuple):
+    """A fetch goes on without a source that sent something else than it was asked for."""
+
+    digest: bytes
+    peer: int
+    reason: str
+
+
+TransferEvent = ObjectArrived | ObjectDelivered | TransferFailed | SourceDropped
 
 
 @dataclass(slots=True)
@@ -85,7 +108,7 @@ class TransferCounts:
     chunks_repeated: int = 0
     """Received chunks of objects that were whole already."""
     chunks_rejected: int = 0
-    """Received chunks whose index or length cannot be."""
+    """Received chunks whose index or length cannot be, or whose proof does not hold."""
     queries_sent: int = 0
     wants_sent: int = 0
     delivered: int = 0
@@ -95,6 +118,9 @@ class TransferCounts:
     """Refusals that we sent."""
     given_up: int = 0
     """Pushes that a peer had asked for and then answered no more."""
+    sources_dropped: int = 0
+    resumed: int = 0
+    """Durable transfers that went on after a reset."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,9 +148,9 @@ class Exchange:
         self._events: list[TransferEvent] = []
         self._timers: list[tuple[int, int, Timed]] = []
 
-    def send(self, destination: int, message: ObjectMessage, priority: int) -> None:
+    def send(self, destination: int, message: ObjectMessage, priority: int, padding_bytes: int = 0) -> None:
         """Hand a message to the next poll."""
-        self._outbox.append(Outgoing(destination, message, priority))
+        self._outbox.append(Outgoing(destination, message, priority, padding_bytes))
 
     def report(self, event: TransferEvent) -> None:
         """Tell the owner."""

@@ -8,9 +8,13 @@ is not there.
 from typing import Final
 
 from flightsw.errors import StorageError
-from flightsw.objects.digest import OBJECT_BYTES_MAX, chunk_size_bytes, chunks_count
+from flightsw.objects.digest import Shape, shape_of
 from flightsw.ports import Disk
 from flightsw.storage.log import RecordLog
+from flightsw.storage.records import HEADER
+
+UNSYNCED_CHUNKS_MAX: Final = 16
+"""Chunks that a power cut may take: 256 KiB, 2 s of a 1 Mbit/s link. Each sync costs a real disk some 10 ms."""
 
 SIZE_FIELD_BYTES: Final = 8
 INDEX_FIELD_BYTES: Final = 4
@@ -22,13 +26,14 @@ class Part:
     Args:
         disk: where the log lies.
         name: its file name.
+        digest: of the whole object.
         size_bytes: of the whole object, for a new part; None to read an existing one.
 
     Raises:
-        StorageError: the disk is full or broken, or what lies there is no part.
+        StorageError: the disk is full or broken, or what lies there is no part of that object.
     """
 
-    def __init__(self, disk: Disk, name: str, size_bytes: int | None = None) -> None:
+    def __init__(self, disk: Disk, name: str, digest: bytes, size_bytes: int | None = None) -> None:
         self._log = RecordLog(disk, name)
         if size_bytes is not None:
             if self._log.records_count:
@@ -37,31 +42,55 @@ class Part:
         records = self._log.records()
         if not records or len(records[0]) != SIZE_FIELD_BYTES:
             raise StorageError(f"{name}: no size record")
-        self.size_bytes = int.from_bytes(records[0], "big")
-        if self.size_bytes > OBJECT_BYTES_MAX:
-            raise StorageError(f"{name}: size {self.size_bytes} bytes, at most {OBJECT_BYTES_MAX}")
-        self._bits = bytearray(-(-chunks_count(self.size_bytes) // 8))
-        self._left_count = chunks_count(self.size_bytes)
+        self.shape: Shape = shape_of(digest, int.from_bytes(records[0], "big"))
+        count = self.shape.chunks_count
+        self._bits = bytearray(-(-count // 8))
+        self._left_count = count
+        self._unsynced_count = 0
+        self._left_bytes = part_bytes(self.shape) - HEADER.size - SIZE_FIELD_BYTES
         for record in records[1:]:
             self._mark(int.from_bytes(record[:INDEX_FIELD_BYTES], "big"))
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the whole object [bytes]."""
+        return self.shape.size_bytes
+
+    @property
+    def left_bytes(self) -> int:
+        """What the chunks that are still to come will take on the disk [bytes]."""
+        return self._left_bytes
+
+    @property
+    def held_count(self) -> int:
+        """Chunks that are here."""
+        return self.shape.chunks_count - self._left_count
 
     def holds(self, index: int) -> bool:
         """Whether a chunk is in the log."""
         return bool(self._bits[index >> 3] & 0x80 >> (index & 7))
 
     def add(self, index: int, data: bytes) -> None:
-        """Keep a chunk that is not held yet; durable after `sync`. Raises: StorageError."""
-        assert len(data) == chunk_size_bytes(self.size_bytes, index), "the caller checks the length of a chunk"
+        """Keep a chunk that is not held yet; durable with the next sync. Raises: StorageError."""
+        assert len(data) == self.shape.data_bytes(index), "the caller checks the length of a chunk"
         self._log.append(index.to_bytes(INDEX_FIELD_BYTES, "big") + data)
         self._mark(index)
+        self._unsynced_count += 1
+        if self._unsynced_count >= UNSYNCED_CHUNKS_MAX:
+            self.synced_bitmap()
 
     def is_full(self) -> bool:
         """Whether every chunk is held; says nothing of the digest."""
         return self._left_count == 0
 
+    def bitmap(self) -> bytes:
+        """The chunks held; a power cut may take some of them."""
+        return bytes(self._bits)
+
     def synced_bitmap(self) -> bytes:
         """The chunks held, after making them durable: what may be claimed to a peer. Raises: StorageError."""
         self._log.sync()
+        self._unsynced_count = 0
         return bytes(self._bits)
 
     def joined(self) -> bytes:
@@ -77,6 +106,17 @@ class Part:
         self._log.remove()
 
     def _mark(self, index: int) -> None:
-        if index < chunks_count(self.size_bytes) and not self.holds(index):
+        if index < self.shape.chunks_count and not self.holds(index):
             self._bits[index >> 3] |= 0x80 >> (index & 7)
             self._left_count -= 1
+            self._left_bytes -= _chunk_record_bytes(self.shape, index)
+
+
+def part_bytes(shape: Shape) -> int:
+    """What all records of a partial object take on the disk [bytes]."""
+    records_bytes = HEADER.size + SIZE_FIELD_BYTES + shape.chunks_count * (HEADER.size + INDEX_FIELD_BYTES)
+    return records_bytes + (0 if shape.is_synthetic else shape.size_bytes)
+
+
+def _chunk_record_bytes(shape: Shape, index: int) -> int:
+    return HEADER.size + INDEX_FIELD_BYTES + shape.data_bytes(index)

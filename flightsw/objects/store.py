@@ -3,6 +3,7 @@
 | file | holds |
 |---|---|
 | `objects/<digest in hex>` | a whole object, its bytes alone; its name says what they must be |
+| `objects/<digest in hex>` | a whole synthetic object: empty; its name says what it stands for (`synthetic.py`) |
 | `objects/<digest in hex>.part` | chunks of an object that is not whole yet (`parts.py`) |
 
 Nothing leaves the store without its digest being checked. A copy that does not hold, or cannot be read, is removed: it
@@ -10,14 +11,20 @@ can be fetched again, and a name that is held but unusable would make its users 
 unpinned whole objects go, the one used longest ago first. Order of use starts as the order of names after a reset;
 pins are counted and end at a reset. Partial objects are never evicted for others, or two that compete for room would
 drop each other for ever.
+
+A begun object has its room from the start: all of it within the quota, and on the disk what its chunks will take beside
+what the other begun objects will take, and once more for the largest, as chunks and whole object stand side by side
+when it is put together. Others may fill the disk all the same; then a chunk fails, and what came stays. A synthetic
+object takes its size of the quota and next to nothing of the disk.
 """
 
 from contextlib import suppress
 from typing import Final
 
 from flightsw.errors import StorageError
-from flightsw.objects.digest import OBJECT_BYTES_MAX, chunks_count, digest_of, full_bitmap
-from flightsw.objects.parts import Part
+from flightsw.objects.digest import Shape, digest_of, full_bitmap, shape_of
+from flightsw.objects.parts import Part, part_bytes
+from flightsw.objects.synthetic import SyntheticObject, synthetic_of
 from flightsw.ports import Disk
 
 __all__ = ["ObjectStore", "digest_of", "object_name"]
@@ -43,6 +50,8 @@ class ObjectStore:
     """
 
     def __init__(self, disk: Disk, quota_bytes: int) -> None:
+        self.disk: Final = disk
+        """Where the objects lie; what else belongs to transfers lies there too."""
         self._disk = disk
         self._quota_bytes = quota_bytes
         self._sizes: dict[bytes, int] = {}
@@ -76,8 +85,21 @@ class ObjectStore:
             except StorageError:
                 pass  # written again below
             self._drop_rotten(digest)
-        self._make_room(len(data), len(data))
-        self._keep(digest, data)
+        self._make_room(shape_of(digest, len(data)), is_part=False)
+        self._keep(digest, data, len(data))
+        return digest
+
+    def put_synthetic(self, synthetic: SyntheticObject) -> bytes:
+        """Keep an object that has a size and no bytes; durable on return. Returns its name.
+
+        Raises:
+            StorageError: no room, or the disk is broken.
+        """
+        digest = synthetic.digest
+        if digest not in self._sizes:
+            self._discard_part(digest)
+            self._make_room(shape_of(digest, synthetic.size_bytes), is_part=False)
+            self._keep(digest, b"", synthetic.size_bytes)
         return digest
 
     def has(self, digest: bytes) -> bool:
@@ -88,10 +110,12 @@ class ObjectStore:
         """The object's bytes, checked.
 
         Raises:
-            StorageError: not here, or what is here is rotten; then it is removed.
+            StorageError: not here, synthetic, or what is here is rotten; then it is removed.
         """
         if digest not in self._sizes:
             raise StorageError(f"object {digest.hex()[:16]} is not here")
+        if synthetic_of(digest) is not None:
+            raise StorageError(f"object {digest.hex()[:16]} is synthetic and has no bytes")
         data = self._read_checked(digest)
         if data is None:
             raise StorageError(f"object {digest.hex()[:16]} was rotten and is removed")
@@ -130,6 +154,14 @@ class ObjectStore:
         if count > 1:
             self._pins[digest] = count - 1
 
+    def shape(self, digest: bytes) -> Shape:
+        """How a whole object is cut into chunks.
+
+        Raises:
+            StorageError: it is not here.
+        """
+        return shape_of(digest, self.size_bytes(digest))
+
     @property
     def used_bytes(self) -> int:
         """What whole objects take and partial ones will take [bytes]."""
@@ -149,10 +181,10 @@ class ObjectStore:
     def begin(self, digest: bytes, size_bytes: int) -> None:
         """Make room for an object that will come in chunks; no effect when it is here, whole or begun.
 
-        A begun object of another size starts again: one of the two sizes is wrong, and only the right one can end.
+        A begun object of another size starts again while it has no chunk; with one, its size is proven.
 
         Raises:
-            StorageError: too large, no room, or the disk is broken.
+            StorageError: no object of that name can have that size, no room, or the disk is broken.
         """
         if digest in self._sizes:
             return
@@ -160,15 +192,19 @@ class ObjectStore:
         if part is not None:
             if part.size_bytes == size_bytes:
                 return
+            if part.held_count:
+                raise StorageError(f"object of {size_bytes} bytes, but chunks of it prove {part.size_bytes}")
             self._discard_part(digest)
             self.restarted_count += 1
-        # the part and the whole object stand side by side for an instant when it is completed
-        self._make_room(size_bytes, 2 * size_bytes)
-        self._parts[digest] = Part(self._disk, object_name(digest) + PART_SUFFIX, size_bytes)
+        shape = shape_of(digest, size_bytes)
+        self._make_room(shape, is_part=True)
+        self._parts[digest] = Part(self._disk, object_name(digest) + PART_SUFFIX, digest, size_bytes)
         self._used_bytes += size_bytes
 
     def add_chunk(self, digest: bytes, index: int, data: bytes) -> bool:
-        """Keep one chunk of a begun object; a chunk already held changes nothing. Returns whether the object is whole.
+        """Keep one chunk of a begun object, which the caller has checked; one that is held already changes nothing.
+
+        Returns whether the object is whole.
 
         Raises:
             StorageError: not begun, or the disk is full or broken.
@@ -192,8 +228,13 @@ class ObjectStore:
         if part is not None and not (part.is_full() and self._complete(digest, part)):
             return self._parts[digest].synced_bitmap()
         if digest in self._sizes:
-            return full_bitmap(chunks_count(self._sizes[digest]))
+            return full_bitmap(self.shape(digest).chunks_count)
         return b""
+
+    def held(self, digest: bytes) -> bytes:
+        """Chunks held of a begun object, durably or not; empty when nothing of it is here."""
+        part = self._parts.get(digest)
+        return b"" if part is None else part.bitmap()
 
     def partial_digests(self) -> list[bytes]:
         """Digests of all begun objects, sorted."""
@@ -220,8 +261,9 @@ class ObjectStore:
                 self._recover_whole(digest, name)
 
     def _recover_whole(self, digest: bytes, name: str) -> None:
+        synthetic = synthetic_of(digest)
         try:
-            size_bytes = len(self._disk.read(name))
+            size_bytes = len(self._disk.read(name)) if synthetic is None else synthetic.size_bytes
         except StorageError:
             size_bytes = 0  # the scrub, or whoever asks for it first, will find it unreadable
         self._sizes[digest] = size_bytes
@@ -233,7 +275,7 @@ class ObjectStore:
             self._disk.remove(name)
             return
         try:
-            part = Part(self._disk, name)
+            part = Part(self._disk, name, digest)
         except StorageError:
             self._disk.remove(name)
             return
@@ -243,20 +285,20 @@ class ObjectStore:
             self._complete(digest, part)
 
     def _complete(self, digest: bytes, part: Part) -> bool:
-        data = part.joined()
-        if len(data) != part.size_bytes or digest_of(data) != digest:
+        data = b"" if part.shape.is_synthetic else part.joined()
+        if not part.shape.is_synthetic and (len(data) != part.size_bytes or digest_of(data) != digest):
             self.restarted_count += 1
             self._discard_part(digest)
             self.begin(digest, part.size_bytes)
             return False
-        self._keep(digest, data)
+        self._keep(digest, data, part.size_bytes)
         self._discard_part(digest)
         return True
 
-    def _keep(self, digest: bytes, data: bytes) -> None:
+    def _keep(self, digest: bytes, data: bytes, size_bytes: int) -> None:
         self._disk.replace(object_name(digest), data)
-        self._sizes[digest] = len(data)
-        self._used_bytes += len(data)
+        self._sizes[digest] = size_bytes
+        self._used_bytes += size_bytes
 
     def _touch(self, digest: bytes) -> None:
         self._sizes[digest] = self._sizes.pop(digest)
@@ -266,7 +308,7 @@ class ObjectStore:
             data = self._disk.read(object_name(digest))
         except StorageError:
             data = None
-        if data is not None and digest_of(data) == digest:
+        if data is not None and (synthetic_of(digest) is not None or digest_of(data) == digest):
             return data
         self._drop_rotten(digest)
         return None
@@ -289,23 +331,35 @@ class ObjectStore:
             with suppress(StorageError):  # as above
                 part.remove()
 
-    def _make_room(self, size_bytes: int, disk_bytes: int) -> None:
-        """Evict until `size_bytes` fit the quota and `disk_bytes` the disk; evicts nothing in vain."""
-        if size_bytes > OBJECT_BYTES_MAX:
-            raise StorageError(f"no space: object of {size_bytes} bytes, at most {OBJECT_BYTES_MAX}")
-        lack_bytes = self._used_bytes + size_bytes - self._quota_bytes
-        lack_bytes = max(lack_bytes, disk_bytes - self._disk.free_bytes())
-        if lack_bytes <= 0:
-            return
+    def _make_room(self, shape: Shape, *, is_part: bool) -> None:
+        """Evict until an object, whole or in chunks, fits the quota, and the disk beside all that was promised.
+
+        Evicts nothing in vain. Raises: StorageError.
+        """
+        size_bytes, parts = shape.size_bytes, self._parts.values()
+        disk_bytes = part_bytes(shape) if is_part else 0 if shape.is_synthetic else size_bytes
+        to_join = [part.shape for part in parts] + ([shape] if is_part else [])
+        joined_bytes = max((0 if one.is_synthetic else one.size_bytes for one in to_join), default=0)
+        promised_bytes = sum(part.left_bytes for part in parts) + joined_bytes
+        quota_free_bytes = self._quota_bytes - self._used_bytes
+        disk_free_bytes = self._disk.free_bytes() - promised_bytes
+        quota_lack_bytes, disk_lack_bytes = size_bytes - quota_free_bytes, disk_bytes - disk_free_bytes
         evicted: list[bytes] = []
         for digest, held_bytes in self._sizes.items():
+            if quota_lack_bytes <= 0 and disk_lack_bytes <= 0:
+                break
             if digest not in self._pins:
                 evicted.append(digest)
-                lack_bytes -= held_bytes
-                if lack_bytes <= 0:
-                    break
-        if lack_bytes > 0:
-            raise StorageError(f"no space: {lack_bytes} of {size_bytes} bytes do not fit")
+                quota_lack_bytes -= held_bytes
+                disk_lack_bytes -= 0 if synthetic_of(digest) is not None else held_bytes
+        if quota_lack_bytes > 0 or disk_lack_bytes > 0:
+            where = "quota" if quota_lack_bytes > 0 else "disk"
+            lack_bytes = max(quota_lack_bytes, disk_lack_bytes)
+            raise StorageError(
+                f"no space: {size_bytes} bytes needed; free are {max(0, quota_free_bytes)} of the quota of "
+                f"{self._quota_bytes} and {max(0, disk_free_bytes)} on the disk; with all evicted that may be, "
+                f"{lack_bytes} are missing ({where})"
+            )
         for digest in evicted:
             self._drop(digest)
         self.evicted_count += len(evicted)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from flightsw.errors import StorageError
 from flightsw.objects.digest import chunks_count, full_bitmap, missing_chunks
+from flightsw.objects.parts import UNSYNCED_CHUNKS_MAX
 from flightsw.objects.store import ObjectStore, digest_of, object_name
+from flightsw.objects.synthetic import SyntheticObject
 from flightsw.wire.messages import CHUNK_BYTES
 from hil.sim.disk import SimulatedDisk
 from hil.sim.streams import Streams
@@ -274,3 +276,64 @@ def test_the_quota_holds_and_its_sum_is_what_the_disk_has(steps: list[tuple[str,
         except StorageError:
             pass
         assert store.used_bytes == sum(len(disk.read(name)) for name in disk.names("objects/")) <= 100
+
+
+def test_a_power_cut_takes_few_chunks_of_a_large_object_though_nobody_asked() -> None:
+    disk = make_disk()
+    data = some_bytes(60 * CHUNK_BYTES)
+    digest = digest_of(data)
+    store = ObjectStore(disk, QUOTA_BYTES)
+    store.begin(digest, len(data))
+    for index, chunk in enumerate(pieces(data)[:50]):
+        store.add_chunk(digest, index, chunk)
+    kept = disk.synced_view(object_name(digest) + ".part")
+    assert kept is not None
+    assert len(kept) > (50 - UNSYNCED_CHUNKS_MAX) * CHUNK_BYTES
+
+
+def test_a_begun_object_with_a_proven_size_keeps_its_chunks_when_another_size_is_said() -> None:
+    store = ObjectStore(make_disk(), QUOTA_BYTES)
+    data = some_bytes(3 * CHUNK_BYTES)
+    digest = digest_of(data)
+    store.begin(digest, len(data))
+    store.add_chunk(digest, 1, pieces(data)[1])
+    with pytest.raises(StorageError, match=f"chunks of it prove {len(data)}"):
+        store.begin(digest, len(data) + 1)
+    assert missing_chunks(store.bitmap(digest), 3) == [0, 2]
+
+
+def test_a_synthetic_object_takes_its_size_of_the_quota_and_nothing_of_the_disk() -> None:
+    disk = make_disk()
+    store = ObjectStore(disk, quota_bytes=10**10)
+    real = store.put(b"real")
+    synthetic = SyntheticObject(1, 9 * 10**9)
+    digest = store.put_synthetic(synthetic)
+    assert store.put_synthetic(synthetic) == digest
+    assert (store.used_bytes, disk.capacity_bytes - disk.free_bytes()) == (9 * 10**9 + 4, 4)
+    assert store.scrub_next() is None
+    with pytest.raises(StorageError, match="is synthetic and has no bytes"):
+        store.get(digest)
+    disk.power_cut()
+    store = ObjectStore(disk, quota_bytes=10**10)
+    assert (store.has(digest), store.size_bytes(digest), store.used_bytes) == (True, 9 * 10**9, 9 * 10**9 + 4)
+    with pytest.raises(StorageError, match="no space"):
+        store.put_synthetic(SyntheticObject(2, 2 * 10**10))
+    store.pin(real)
+    store.put_synthetic(SyntheticObject(2, 2 * 10**9))
+    assert not store.has(digest)
+
+
+def test_a_synthetic_object_is_whole_when_all_its_chunks_came_over_any_power_cut() -> None:
+    disk = make_disk()
+    synthetic = SyntheticObject(7, 3_000_000)
+    count = 184
+    store = ObjectStore(disk, quota_bytes=10**7)
+    store.begin(synthetic.digest, synthetic.size_bytes)
+    for index in range(count - 1):
+        assert not store.add_chunk(synthetic.digest, index, b"")
+    assert missing_chunks(store.bitmap(synthetic.digest), count) == [count - 1]
+    disk.power_cut()
+    store = ObjectStore(disk, quota_bytes=10**7)
+    assert store.add_chunk(synthetic.digest, count - 1, b"")
+    assert store.size_bytes(synthetic.digest) == 3_000_000
+    assert store.partial_digests() == []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flightsw.objects.digest import digest_of, full_bitmap
+from flightsw.objects.digest import ChunkTree, digest_of, full_bitmap
 from flightsw.objects.store import ObjectStore, object_name
 from flightsw.objects.transfers import (
     ObjectArrived,
@@ -30,6 +30,12 @@ SIZE_BYTES = 5 * CHUNK_BYTES - 7
 
 def some_bytes(size_bytes: int = SIZE_BYTES, name: str = "object") -> bytes:
     return Streams(1).bytes(name, size_bytes)
+
+
+def chunk(data: bytes, index: int) -> Chunk:
+    tree = ChunkTree(data)
+    piece = data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+    return Chunk(tree.digest, len(data), index, piece, tree.proof(index))
 
 
 @dataclass
@@ -67,7 +73,7 @@ def carry(ends: list[End], now_ns: int = 0) -> list[TransferEvent]:
     while moved:
         moved = False
         for end in ends:
-            for destination, message, _ in end.transfers.poll(now_ns):
+            for destination, message, *_ in end.transfers.poll(now_ns):
                 moved = True
                 by_node[destination].transfers.receive(message, end.node, now_ns)
             events += end.transfers.take_events()
@@ -75,7 +81,7 @@ def carry(ends: list[End], now_ns: int = 0) -> list[TransferEvent]:
 
 
 def kinds(outgoing: list[Outgoing]) -> list[str]:
-    return [type(message).__name__ for _, message, _ in outgoing]
+    return [type(message).__name__ for _, message, *_ in outgoing]
 
 
 def test_a_push_delivers_and_both_ends_say_so() -> None:
@@ -104,14 +110,14 @@ def test_only_the_chunks_that_were_lost_are_sent_again() -> None:
     digest = ground.store.put(some_bytes())
     ground.transfers.push(digest, SAT, now_ns=0)
     sat.take(
-        GROUND, *(message for index, (_, message, _) in enumerate(ground.transfers.poll(0)) if index not in (1, 3))
+        GROUND, *(message for index, (_, message, *_) in enumerate(ground.transfers.poll(0)) if index not in (1, 3))
     )
     assert ground.transfers.next_deadline_ns() == 60 * NS_PER_S
     assert ground.transfers.poll(60 * NS_PER_S - 1) == []
     (query,) = ground.transfers.poll(60 * NS_PER_S)
     (status,) = sat.take(GROUND, query.message)
     again = ground.take(SAT, status.message)
-    assert [message.index for _, message, _ in again if isinstance(message, Chunk)] == [1, 3]
+    assert [message.index for _, message, *_ in again if isinstance(message, Chunk)] == [1, 3]
 
 
 def test_a_pile_of_late_answers_makes_the_chunks_go_once() -> None:
@@ -123,6 +129,21 @@ def test_a_pile_of_late_answers_makes_the_chunks_go_once() -> None:
         ground.transfers.poll(minute * 60 * NS_PER_S)
     status = ObjectStatus(digest, SIZE_BYTES, b"\x80")
     assert kinds(ground.take(SAT, *[status] * 3, now_ns=421 * NS_PER_S)) == ["Chunk"] * 4
+
+
+def test_an_answer_from_before_the_last_burst_does_not_make_its_chunks_go_again() -> None:
+    ground, sat = End(GROUND, config=TransferConfig(burst_chunks_max=2)), End(SAT)
+    digest = ground.store.put(some_bytes())
+    ground.transfers.push(digest, SAT, now_ns=0)
+    first = [one.message for one in ground.transfers.poll(0)]
+    (again,) = ground.transfers.poll(60 * NS_PER_S)  # the link is slow, not broken
+    answers = [one.message for one in sat.take(GROUND, *first, again.message)]
+    second = ground.take(SAT, answers[0], now_ns=90 * NS_PER_S)
+    assert [message.index for _, message, *_ in second if isinstance(message, Chunk)] == [2, 3]
+    assert ground.take(SAT, answers[1], now_ns=91 * NS_PER_S) == []
+    (status,) = sat.take(GROUND, *(one.message for one in second))
+    third = ground.take(SAT, status.message, now_ns=92 * NS_PER_S)
+    assert [message.index for _, message, *_ in third if isinstance(message, Chunk)] == [4]
 
 
 def test_questions_come_at_doubling_distances_up_to_the_maximum_for_ever() -> None:
@@ -143,7 +164,7 @@ def test_queries_travel_behind_their_chunks_and_answers_before() -> None:
     ground, sat = End(GROUND), End(SAT)
     digest = ground.store.put(b"x")
     ground.transfers.push(digest, SAT, now_ns=0, priority=5)
-    assert [priority for _, _, priority in ground.transfers.poll(0) + ground.transfers.poll(60 * NS_PER_S)] == [5, 5]
+    assert [priority for _, _, priority, _ in ground.transfers.poll(0) + ground.transfers.poll(60 * NS_PER_S)] == [5, 5]
     (status,) = sat.take(GROUND, ObjectQuery(digest, 1))
     assert status.priority < 4
 
@@ -151,7 +172,7 @@ def test_queries_travel_behind_their_chunks_and_answers_before() -> None:
 def test_a_status_never_claims_what_a_power_cut_could_take() -> None:
     sat = End(SAT)
     data = some_bytes()
-    sat.take(GROUND, Chunk(digest_of(data), len(data), 0, data[:CHUNK_BYTES]))
+    sat.take(GROUND, chunk(data, 0))
     assert sat.disk.synced_view(object_name(digest_of(data)) + ".part") is None
     (status,) = sat.take(GROUND, ObjectQuery(digest_of(data), len(data)))
     assert isinstance(status.message, ObjectStatus)
@@ -165,7 +186,7 @@ def test_a_receiver_that_holds_the_object_says_so_at_once_but_not_for_every_chun
     digest = ground.store.put(some_bytes())
     sat.store.put(some_bytes())
     ground.transfers.push(digest, SAT, now_ns=0)
-    chunks = [message for _, message, _ in ground.transfers.poll(0)]
+    chunks = [message for _, message, *_ in ground.transfers.poll(0)]
     (status,) = sat.take(GROUND, *chunks)
     assert status.message == ObjectStatus(digest, SIZE_BYTES, full_bitmap(5))
     assert sat.transfers.take_events() == []
@@ -208,16 +229,6 @@ def test_fetching_what_is_here_succeeds_without_a_message() -> None:
     assert sat.transfers.poll(0) == []
 
 
-def test_a_fetch_turns_to_the_next_source_when_one_refuses_or_is_silent() -> None:
-    sat, other, ground = End(SAT), End(OTHER), End(GROUND)
-    digest = ground.store.put(some_bytes())
-    sat.transfers.fetch(digest, SIZE_BYTES, [9, OTHER, GROUND], now_ns=0)
-    assert [destination for destination, _, _ in sat.transfers.poll(0)] == [9]
-    assert ObjectArrived(digest, GROUND) not in carry([sat, other, ground], now_ns=59 * NS_PER_S)
-    assert ObjectArrived(digest, GROUND) in carry([sat, other, ground], now_ns=60 * NS_PER_S)
-    assert other.transfers.take_events() == []
-
-
 def test_a_fetch_that_all_sources_refuse_fails() -> None:
     sat, other, ground = End(SAT), End(OTHER), End(GROUND)
     sat.transfers.fetch(bytes(32), SIZE_BYTES, [OTHER, GROUND], now_ns=0)
@@ -230,10 +241,11 @@ def test_a_fetch_waits_while_chunks_come() -> None:
     data = some_bytes()
     sat.transfers.fetch(digest_of(data), len(data), GROUND, now_ns=0)
     sat.transfers.poll(0)
-    sat.take(GROUND, Chunk(digest_of(data), len(data), 0, data[:CHUNK_BYTES]), now_ns=50 * NS_PER_S)
+    sat.take(GROUND, chunk(data, 0), now_ns=50 * NS_PER_S)
     assert sat.transfers.poll(109 * NS_PER_S) == []
     (want,) = sat.transfers.poll(110 * NS_PER_S)
     assert want.message == ObjectWant(digest_of(data), len(data), b"\x80")
+    assert want.priority < 4
 
 
 def test_a_chunk_after_a_long_silence_brings_back_the_short_wait() -> None:
@@ -242,7 +254,7 @@ def test_a_chunk_after_a_long_silence_brings_back_the_short_wait() -> None:
     sat.transfers.fetch(digest_of(data), len(data), GROUND, now_ns=0)
     for second in (0, 60, 180, 420):  # the next question would come at 900 s
         sat.transfers.poll(second * NS_PER_S)
-    sat.take(GROUND, Chunk(digest_of(data), len(data), 0, data[:CHUNK_BYTES]), now_ns=500 * NS_PER_S)
+    sat.take(GROUND, chunk(data, 0), now_ns=500 * NS_PER_S)
     assert sat.transfers.next_deadline_ns() == 560 * NS_PER_S
     assert kinds(sat.transfers.poll(560 * NS_PER_S)) == ["ObjectWant"]
 
@@ -251,7 +263,7 @@ def test_a_want_is_served_with_missing_chunks_only_and_repeats_cost_nothing() ->
     ground = End(GROUND)
     digest = ground.store.put(some_bytes())
     want = ObjectWant(digest, SIZE_BYTES, b"\xe0")
-    assert [m.index for _, m, _ in ground.take(SAT, want, want, want) if isinstance(m, Chunk)] == [3, 4]
+    assert [m.index for _, m, *_ in ground.take(SAT, want, want, want) if isinstance(m, Chunk)] == [3, 4]
     assert ground.take(SAT, want) == []
 
 
@@ -274,7 +286,7 @@ def test_a_rebuilt_receiver_goes_on_from_its_disk() -> None:
     ground, sat = End(GROUND), End(SAT)
     data = some_bytes()
     digest = ground.store.put(data)
-    sat.take(GROUND, *(Chunk(digest, len(data), i, data[i * CHUNK_BYTES :][:CHUNK_BYTES]) for i in range(3)))
+    sat.take(GROUND, *(chunk(data, index) for index in range(3)))
     sat.take(GROUND, ObjectQuery(digest, len(data)))
     sat.reset()
     sat.transfers.fetch(digest, len(data), GROUND, now_ns=0)
@@ -289,14 +301,44 @@ def test_pushes_to_one_peer_are_bounded_and_the_rest_wait_by_priority() -> None:
     for number, digest in enumerate(digests):
         ground.transfers.push(digest, SAT, now_ns=0, priority=7 - number)
     ground.transfers.push(digests[0], OTHER, now_ns=0)
-    sent = [(destination, message.digest) for destination, message, _ in ground.transfers.poll(0)]
+    sent = [(destination, message.digest) for destination, message, *_ in ground.transfers.poll(0)]
     assert sent == [(SAT, digests[4]), (SAT, digests[3]), (OTHER, digests[0])]
     done = ObjectStatus(digests[4], 1, b"\x80")
-    assert [message.digest for _, message, _ in ground.take(SAT, done)] == [digests[2]]
+    assert [message.digest for _, message, *_ in ground.take(SAT, done)] == [digests[2]]
     ground.transfers.cancel(digests[3], SAT)
     ground.transfers.cancel(digests[1], SAT)
     assert ground.transfers.next_deadline_ns() == 0
-    assert [message.digest for _, message, _ in ground.transfers.poll(0)] == [digests[0]]
+    assert [message.digest for _, message, *_ in ground.transfers.poll(0)] == [digests[0]]
+
+
+def test_an_urgent_push_starts_though_less_urgent_ones_fill_all_places() -> None:
+    ground = End(GROUND)
+    for number in range(6):
+        ground.transfers.push(ground.store.put(bytes([number])), SAT, now_ns=0, priority=6)
+    assert kinds(ground.transfers.poll(0)) == ["Chunk"] * 4
+    urgent = ground.store.put(b"urgent")
+    ground.transfers.push(urgent, SAT, now_ns=0, priority=2)
+    (chunk_sent,) = ground.transfers.poll(0)
+    assert isinstance(chunk_sent.message, Chunk)
+    assert (chunk_sent.message.digest, chunk_sent.priority) == (urgent, 2)
+
+
+def test_a_push_of_the_least_urgency_is_delivered_while_urgent_ones_come_without_end() -> None:
+    ground, sat = End(GROUND, config=TransferConfig(active_per_peer_max=1)), End(SAT)
+    patient = ground.store.put(b"patient")
+    ground.transfers.push(patient, SAT, now_ns=0, priority=7)
+    for number in range(2):
+        ground.transfers.push(ground.store.put(b"first %d" % number), SAT, now_ns=0, priority=0)
+    sent: list[Outgoing] = []
+    for number in range(20):
+        ground.transfers.push(ground.store.put(b"urgent %d" % number), SAT, now_ns=0, priority=0)
+        sent += (burst := ground.transfers.poll(0))
+        for status in sat.take(GROUND, *(one.message for one in burst)):
+            ground.transfers.receive(status.message, SAT, 0)
+        if ObjectDelivered(patient, SAT) in ground.transfers.take_events():
+            break
+    assert number < 8
+    assert sent[-1].priority == 0, "in the place of an urgent one it does not wait behind them in the bundle queue"
 
 
 def test_a_push_beyond_the_waiting_limit_fails_at_once() -> None:
@@ -324,7 +366,7 @@ def test_a_large_object_goes_in_bursts_without_waiting_for_a_time_out() -> None:
     ground.transfers.push(digest, SAT, now_ns=0)
     first = ground.transfers.poll(0)
     assert kinds(first) == ["Chunk", "Chunk", "ObjectQuery"]
-    sat.take(GROUND, *(message for _, message, _ in first))
+    sat.take(GROUND, *(message for _, message, *_ in first))
     ground.transfers.push(digest, SAT, now_ns=0)
     ground.transfers.receive(ObjectStatus(digest, SIZE_BYTES, b"\xc0"), SAT, 0)
     assert ObjectDelivered(digest, SAT) in carry([ground, sat])
@@ -345,12 +387,12 @@ def test_a_rotten_copy_is_never_sent_and_the_failure_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "chunk",
-    [Chunk(bytes(32), 10, 1, b""), Chunk(bytes(32), 10, 0, b"short"), Chunk(bytes(32), 2**62, 2**49, b"")],
+    "wrong",
+    [Chunk(bytes(32), 10, 1, b""), Chunk(bytes(32), 10, 0, b"short"), Chunk(bytes(32), CHUNK_BYTES + 1, 2, b"x")],
 )
-def test_a_chunk_that_cannot_be_is_counted_and_changes_nothing(chunk: Chunk) -> None:
+def test_a_chunk_that_cannot_be_is_counted_and_changes_nothing(wrong: Chunk) -> None:
     sat = End(SAT)
-    assert sat.take(GROUND, chunk) == []
+    assert sat.take(GROUND, wrong) == []
     assert sat.transfers.counts.chunks_rejected == 1
     assert sat.store.partial_digests() == []
 
@@ -364,8 +406,7 @@ def test_an_absurd_size_is_refused() -> None:
 
 def test_a_partial_object_that_nobody_continues_gives_way_but_a_living_one_does_not() -> None:
     sat = End(SAT, quota_bytes=3 * CHUNK_BYTES)
-    stale, fresh = Chunk(b"s" * 32, 2 * CHUNK_BYTES, 0, bytes(CHUNK_BYTES)), some_bytes(2 * CHUNK_BYTES)
-    new = Chunk(digest_of(fresh), len(fresh), 0, fresh[:CHUNK_BYTES])
+    stale, new = chunk(bytes(2 * CHUNK_BYTES), 0), chunk(some_bytes(2 * CHUNK_BYTES), 0)
     sat.take(GROUND, stale)
     assert sat.take(OTHER, new, now_ns=21_599 * NS_PER_S) != []
     assert sat.store.partial_digests() == [stale.digest]
@@ -407,7 +448,7 @@ def test_every_transfer_ends_with_the_same_digest_or_a_told_failure(
                     elif end is sat and digest in wanted:
                         sat.transfers.fetch(digest, len(data[digest]), [GROUND, OTHER], now_ns)
         for end, peer in ((ground, SAT), (sat, GROUND)):
-            for destination, message, _ in end.transfers.poll(now_ns):
+            for destination, message, *_ in end.transfers.poll(now_ns):
                 copies = 0 if rough and chance.random() < loss else 1 + (rough and chance.random() < doubled)
                 for _ in range(copies if destination == peer else 0):
                     sequence += 1
