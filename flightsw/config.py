@@ -97,6 +97,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Charge share that a job must leave at the end of the next eclipse."""
     report_repeat_s: Positive = 180.0
     """A job report is repeated at this period until acknowledged [s]."""
+    ltp_margin_s: Positive = 0.5
+    """What links wait for beyond twice the light time before they repeat [s]; more where a loaded machine carries many
+    nodes faster than real time."""
+    sign_telemetry: bool = True
+    """Whether beacons and housekeeping are signed as commands, events, objects and jobs always are."""
     software: str = "flatrack 0.1.0"
 
 
@@ -117,7 +122,7 @@ def load_toml(path: Path, kind: type[T]) -> T:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also integers of 5,000 digits, and arrays nested as deep
         raise ConfigError(f"{path}: not TOML: {error}") from None
     return convert(content, kind, str(path))
 

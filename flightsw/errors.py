@@ -11,7 +11,8 @@ FlatrackError
 ├── LinkError            the bearer
 │   ├── LinkClosed       closed by us
 │   ├── LinkBroken       closed by them
-│   └── LinkTimeout
+│   ├── LinkTimeout
+│   └── ControlError     another program of this machine refused a call
 ├── StorageError         the disk: full, torn or rotten
 ├── BoardError           the hardware
 │   ├── BoardNotFound
@@ -71,6 +72,10 @@ class LinkBroken(LinkError):
 
 class LinkTimeout(LinkError):
     """The link did not answer in time."""
+
+
+class ControlError(LinkError):
+    """The other end of a control socket refused a call; says why."""
 
 
 class StorageError(FlatrackError):

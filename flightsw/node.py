@@ -17,15 +17,20 @@ from flightsw.config import BoardProfile, NodeConfig, SunInterval
 from flightsw.core.commanding import Commands, Handler, Outcome
 from flightsw.core.dictionary import COMPONENTS
 from flightsw.core.events import Events
+from flightsw.core.key_commands import key_handlers
 from flightsw.core.modes import Cause, ModeManager, job_refusal
 from flightsw.errors import MessageError, SensorError, StorageError
 from flightsw.net.agent import BundleAgent, Delivery
+from flightsw.net.agent_values import AgentLimits
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.endpoint import Endpoint
+from flightsw.net.keys import KeyRing, KeyState, KeyStore, without_keys
+from flightsw.net.ltp_values import LtpConfig
+from flightsw.net.security import BundleSecurity, Refusal, SecurityPolicy
 from flightsw.objects.store import ObjectStore
 from flightsw.objects.transfers import ObjectArrived, TransferFailed, Transfers
 from flightsw.ports import Board, Clock, Disk, Link, Log, ResetCause, Runner
-from flightsw.storage.records import seal, unseal
+from flightsw.storage.counters import raise_counter
 from flightsw.telemetry import Telemetry
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
@@ -90,6 +95,7 @@ class Node:
         ports: the board's side.
         plan: predicted contacts.
         sun: predicted sunlit intervals.
+        keys: as provisioned; what the disk holds of them rules. Without keys no command is taken.
 
     Raises:
         StorageError: durable state cannot be read.
@@ -102,19 +108,21 @@ class Node:
         ports: NodePorts,
         plan: ContactPlan,
         sun: Sequence[SunInterval],
+        keys: KeyRing | None = None,
     ) -> None:
         self.config = config
         self._ports = ports
         self._clock = ports.clock
         self._log = ports.log
         self._started_ns = ports.clock.monotonic_ns()
-        self.boot_count = _count_boot(ports.disk)
+        self.boot_count = raise_counter(ports.disk, BOOT_FILE)
         self.modes = ModeManager(config.low_power_enter, config.low_power_leave, config.safe_enter)
         self.events = Events(config.node, self.boot_count, self._send_event)
         self.store = ObjectStore(ports.disk, quota_bytes=int(profile.storage_bytes.value))
         self.transfers = Transfers(self.store, local=config.node)
         self.jobs = JobTable(ports.disk, config.jobs_max, self._started_ns)
         self.models = Models(self.store, ports.runner)
+        self.keys = KeyStore(without_keys(config.node) if keys is None else keys, ports.disk)
         self.commands = Commands(config.node, ports.disk, self._handlers(), self._note_command)
         self.executor = Executor(
             config=config,
@@ -131,8 +139,15 @@ class Node:
             on_upset=self._on_upset,
             log=ports.log,
         )
-        self.agent = BundleAgent(config.node, plan, config.interfaces, session_base=self.boot_count << SESSION_BITS)
-        self.endpoint = Endpoint(ports.clock, ports.link, self.agent, self._on_delivery)
+        self.agent = BundleAgent(
+            config.node,
+            plan,
+            config.interfaces,
+            session_base=self.boot_count << SESSION_BITS,
+            limits=AgentLimits(ltp=LtpConfig(margin_ns=round(config.ltp_margin_s * NS_PER_S))),
+            security=BundleSecurity(config.node, self.keys, ports.disk, SecurityPolicy(config.sign_telemetry)),
+        )
+        self.endpoint = Endpoint(ports.clock, ports.link, self.agent, self._on_delivery, self._on_refusal)
         self._scrubbed_ns = self._started_ns
         self._telemetry = Telemetry(
             config.node,
@@ -147,6 +162,8 @@ class Node:
             transfers=self.transfers,
             agent=self.agent,
             disk=ports.disk,
+            keys=self.keys,
+            ground=config.ground,
         )
         # a nanosecond less than the period: a tick that comes at the very deadline counts as due
         self._beacon_ns = round(config.beacon_period_s * NS_PER_S) - 1
@@ -180,6 +197,8 @@ class Node:
             self._report(
                 Severity.WARNING_HI, "JOBS", "RECORDS_LOST", f"{self.jobs.unreadable_count} job records unreadable"
             )
+        if self.keys.damaged_count:
+            self._report(Severity.WARNING_HI, "KEYS", "RECORD_LOST", f"{self.keys.damaged_count} of 2 copies damaged")
         for job in self.jobs.jobs.values():
             if job.saved_step and job.report is None:
                 self._log("job.resumed", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.saved_step})
@@ -338,9 +357,12 @@ class Node:
                 lifetime_ms=REPORT_LIFETIME_MS,
                 priority=outgoing.priority,
                 reliable=True,
+                padding_bytes=outgoing.padding_bytes,
             )
 
     def _on_delivery(self, delivery: Delivery) -> None:
+        if delivery.record is not None:
+            return  # a status report that we did not ask for; the agent has counted it
         try:
             message = decode_message(delivery.payload)
         except MessageError as error:
@@ -363,6 +385,12 @@ class Node:
                 f"{type(message).__name__} at service {delivery.service}",
             )
 
+    def _on_refusal(self, refusal: Refusal) -> None:
+        reason, source, service = refusal
+        self._log("security.refused", {"reason": reason, "source": source, "service": service})
+        text = f"{reason}: bundle of node {source} for service {service}"
+        self._report(Severity.WARNING_LO, "SECURITY", "REFUSED", text, str(reason), source, service)
+
     def _on_object_message(self, message: Chunk | ObjectQuery | ObjectStatus | ObjectWant, source: int) -> None:
         now_ns = self._clock.monotonic_ns()
         self.transfers.receive(message, source, now_ns)
@@ -375,6 +403,10 @@ class Node:
         self._pump_transfers(now_ns)
 
     # -- commands
+
+    def _note_key(self, key_id: int, state: KeyState) -> None:
+        self._log("key.changed", {"key": key_id, "state": state.name})
+        self._report(Severity.ACTIVITY_HI, "KEYS", "CHANGED", f"key {key_id} {state.name}", key_id, state.name)
 
     def _note_command(self, command: Command, age_ms: int) -> None:
         self._log(
@@ -406,6 +438,7 @@ class Node:
         handlers["JOBS.SUBMIT"] = self._do_submit
         handlers["JOBS.CANCEL"] = self._do_cancel
         handlers["OBJECTS.REMOVE"] = self._do_remove
+        handlers.update(key_handlers(self.keys, self.config.ground, self._note_key))
         return handlers
 
     def _do_reset(self, _: tuple[object, ...]) -> Outcome:
@@ -446,13 +479,3 @@ class Node:
         assert isinstance(digest, bytes), "the dictionary checked the argument"
         self.store.remove(digest)
         return Outcome(CommandCode.OK)
-
-
-def _count_boot(disk: Disk) -> int:
-    """Raise the boot counter, durably. A damaged counter starts at a value that no earlier boot can have used."""
-    try:
-        count = int.from_bytes(unseal(disk.read(BOOT_FILE)), "big") if disk.exists(BOOT_FILE) else 0
-    except StorageError:
-        count = 1 << 16
-    disk.replace(BOOT_FILE, seal((count + 1).to_bytes(8, "big")))
-    return count + 1

@@ -10,20 +10,10 @@ from dataclasses import dataclass
 from enum import IntEnum, unique
 from typing import Protocol
 
+from flightsw.frame import Frame as Frame
+
 Random = random.Random
 """A seeded stream of chance. Always passed in, never made inside flight or ground."""
-
-
-class Frame(Protocol):
-    """A coded frame: `bytes`, or what makes its bytes when somebody looks at them (`flightsw.wire.frames`)."""
-
-    def __len__(self) -> int:
-        """Bytes that it takes on the link."""
-        ...
-
-    def __bytes__(self) -> bytes:
-        """The coded bytes."""
-        ...
 
 
 FrameReceiver = Callable[[int, Frame], None]
@@ -152,7 +142,7 @@ class Model(Protocol):
     """A model loaded into the memory that jobs run from; radiation may change it there."""
 
     def digest(self) -> bytes:
-        """BLAKE2b-256 of the loaded bytes as they are now."""
+        """Name of an object of the loaded bytes as they are now (`flightsw.objects.digest`)."""
         ...
 
 

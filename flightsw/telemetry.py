@@ -7,6 +7,7 @@ from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.core.events import Events
 from flightsw.core.modes import ModeManager
 from flightsw.net.agent import BundleAgent
+from flightsw.net.keys import KeyStore
 from flightsw.objects.store import ObjectStore
 from flightsw.objects.transfers import Transfers
 from flightsw.ports import Disk, ResetCause, Sensors
@@ -19,7 +20,8 @@ class Telemetry:
     Args:
         node, boot_count: who speaks, and from which boot.
         reset_cause: why that boot happened.
-        commands, modes, events, jobs, models, store, transfers, agent, disk: the node's.
+        commands, modes, events, jobs, models, store, transfers, agent, disk, keys: the node's.
+        ground: whose keys the beacon tells of.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Telemetry:
         transfers: Transfers,
         agent: BundleAgent,
         disk: Disk,
+        keys: KeyStore,
+        ground: int,
     ) -> None:
         self._node = node
         self._boot_count = boot_count
@@ -50,6 +54,8 @@ class Telemetry:
         self._transfers = transfers
         self._agent = agent
         self._disk = disk
+        self._keys = keys
+        self._ground = ground
 
     def beacon(self, sensors: Sensors, uptime_s: int, utc_ns: int) -> Beacon:
         """The state of the node at a glance."""
@@ -74,6 +80,8 @@ class Telemetry:
             frames_rejected_count=self._agent.counters.frames_rejected_count(),
             storage_free_bytes=self._disk.free_bytes(),
             dictionary_digest=DICTIONARY_DIGEST,
+            key_id=self._keys.active_id(self._ground),
+            security_refused_count=sum(self._agent.counters.security_refused.values()),
         )
 
     def housekeeping(self, sensors: Sensors, uptime_s: int) -> Housekeeping:
@@ -110,6 +118,11 @@ class Telemetry:
                 "arrived": transfers.arrived,
                 "delivered": transfers.delivered,
                 "chunks_sent_again": transfers.chunks_sent_again,
+            },
+            "KEYS": {
+                "active": self._keys.active_id(self._ground),
+                "held": len(self._keys.inventory(self._ground)),
+                **{f"refused_{reason.lower()}": count for reason, count in sorted(agent.security_refused.items())},
             },
         }
         return Housekeeping(

@@ -34,7 +34,7 @@ from ground.archive import Archive
 from ground.commands import COMMAND_PRIORITY, CommandDesk
 from ground.fleet import ClusterConfig, ClusterCounts, FleetNode, OnComplete, Outgoing, Verify
 from ground.ledger import Claim, JobRequest, JobRow, Ledger, State
-from ground.membership import DictionaryMismatch, Membership, NodeReset
+from ground.membership import DictionaryMismatch, KeyMismatch, Membership, NodeReset
 from ground.scheduler import NodeView, OpenJob, schedule
 
 NS_PER_S: Final = 1_000_000_000
@@ -147,6 +147,8 @@ class Cluster:
                 self._resubmit(beacon.node, now_ns)
             elif isinstance(event, DictionaryMismatch):
                 self._note("node.refused", node=name, dictionary=event.digest)
+            elif isinstance(event, KeyMismatch):
+                self._note("node.unkeyed", node=name, key=event.key_id)
 
     def on_event(self, event: Event, now_ns: int) -> None:
         """Take an event of a node."""

@@ -19,6 +19,8 @@ from ground.ledger import Ledger
 NS_PER_S = 1_000_000_000
 COMMAND_PRIORITY = 2
 """Of 0 to 7: after beacons, before results."""
+CONFIDENTIAL = frozenset(("KEYS.LOAD",))
+"""Commands that are encrypted."""
 
 
 @dataclass(slots=True)
@@ -155,4 +157,7 @@ class CommandDesk:
         sent.sent_ns = now_ns
         self._ledger.stage_command(sent.command_id, Stage.SENT, CommandCode.OK, "", now_ns)
         left_ms = (sent.expires_ns - now_ns) // 1_000_000
-        self._send_message(Outgoing(sent.node, SERVICE_COMMAND, sent.payload, left_ms, COMMAND_PRIORITY))
+        is_confidential = sent.opcode in CONFIDENTIAL
+        self._send_message(
+            Outgoing(sent.node, SERVICE_COMMAND, sent.payload, left_ms, COMMAND_PRIORITY, is_confidential)
+        )

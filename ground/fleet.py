@@ -61,6 +61,8 @@ class Outgoing:
     payload: bytes
     lifetime_ms: int
     priority: int
+    confidential: bool = False
+    """Encrypted for its destination, or not sent at all."""
 
 
 @dataclass(slots=True)

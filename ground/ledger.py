@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -257,7 +257,22 @@ class Ledger:
         """Jobs by state."""
         return dict(self._db.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state ORDER BY state"))
 
+    def jobs(self, *, count: int, number: int | None = None) -> list[dict[str, Any]]:
+        """The newest jobs, newest first, ended ones too; or the one with this number, if there is one."""
+        names = "job_id, state, attempt, node, submitted_ns, deadline_ns, ended_ns, result, product, detail"
+        rows = self._db.execute(
+            f"SELECT {names} FROM jobs WHERE ?1 IS NULL OR job_id = ?1 ORDER BY job_id DESC LIMIT ?2", (number, count)
+        )
+        return [dict(zip(names.replace("job_id", "job").split(", "), row, strict=True)) for row in rows]
+
     # -- commands
+
+    def command(self, command_id: int) -> tuple[int, str, Stage, CommandCode, str] | None:
+        """(node, opcode, stage, code, detail) of a command, or None."""
+        row = self._db.execute(
+            "SELECT node, opcode, stage, code, detail FROM commands WHERE command_id = ?", (command_id,)
+        ).fetchone()
+        return None if row is None else (row[0], row[1], Stage(row[2]), CommandCode(row[3]), row[4])
 
     def next_command_id(self) -> int:
         """A number that no command had before."""

@@ -31,6 +31,8 @@ class Presence(StrEnum):
     """Heard, and in SAFE mode."""
     REFUSED = "REFUSED"
     """Heard, with another command dictionary: it is not commanded."""
+    UNKEYED = "UNKEYED"
+    """Heard, without a key or with one that the ground has not: it would take no command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,14 @@ class DictionaryMismatch:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class KeyMismatch:
+    """A node signs with no key, or with one that the ground has not."""
+
+    node: int
+    key_id: int
+
+
 @dataclass(slots=True)
 class Member:
     """What is known of one node."""
@@ -59,6 +69,7 @@ class Member:
     missed_s: float = 0.0
     """Silence while a route existed [s]."""
     is_refused: bool = False
+    is_unkeyed: bool = False
 
 
 class Membership:
@@ -68,15 +79,23 @@ class Membership:
         nodes: numbers of the fleet.
         dictionary_digest: of the ground's own dictionary.
         beacon_period_s: how often nodes beacon.
+        has_key: whether the ground has the key of a node with this number.
     """
 
-    def __init__(self, nodes: tuple[int, ...], dictionary_digest: bytes, beacon_period_s: float) -> None:
+    def __init__(
+        self,
+        nodes: tuple[int, ...],
+        dictionary_digest: bytes,
+        beacon_period_s: float,
+        has_key: Callable[[int, int], bool] = lambda node, key_id: True,
+    ) -> None:
         self.members = {node: Member(node) for node in nodes}
         self._dictionary_digest = dictionary_digest
         self._beacon_period_s = beacon_period_s
+        self._has_key = has_key
         self._judged_ns: int | None = None
 
-    def on_beacon(self, beacon: Beacon, now_ns: int) -> list[NodeReset | DictionaryMismatch]:
+    def on_beacon(self, beacon: Beacon, now_ns: int) -> list[NodeReset | DictionaryMismatch | KeyMismatch]:
         """Take a beacon; one that overtook a newer one is ignored."""
         member = self.members.get(beacon.node)
         if member is None:
@@ -84,13 +103,17 @@ class Membership:
         before = member.beacon
         if before is not None and (beacon.boot_count, beacon.uptime_s) < (before.boot_count, before.uptime_s):
             return []
-        events: list[NodeReset | DictionaryMismatch] = []
+        events: list[NodeReset | DictionaryMismatch | KeyMismatch] = []
         if beacon.boot_count > (1 if before is None else before.boot_count):
             events.append(NodeReset(beacon.node, beacon.boot_count))
         is_refused = beacon.dictionary_digest != self._dictionary_digest
         if is_refused and not member.is_refused:
             events.append(DictionaryMismatch(beacon.node, beacon.dictionary_digest))
+        is_unkeyed = not self._has_key(beacon.node, beacon.key_id)
+        if is_unkeyed and not member.is_unkeyed:
+            events.append(KeyMismatch(beacon.node, beacon.key_id))
         member.beacon, member.heard_ns, member.missed_s, member.is_refused = beacon, now_ns, 0.0, is_refused
+        member.is_unkeyed = is_unkeyed
         return events
 
     def judge(self, now_ns: int, has_route: Callable[[int], bool]) -> None:
@@ -107,6 +130,8 @@ class Membership:
         member = self.members[node]
         if member.is_refused:
             return Presence.REFUSED
+        if member.is_unkeyed:
+            return Presence.UNKEYED
         missed_beacons = member.missed_s / self._beacon_period_s
         if missed_beacons >= SILENT_BEACONS:
             return Presence.SILENT

@@ -12,8 +12,12 @@ from typing import Final
 from flightsw.config import InterfaceConfig
 from flightsw.errors import MessageError
 from flightsw.net.agent import BundleAgent, Delivery
+from flightsw.net.agent_values import AgentLimits
 from flightsw.net.contacts import ContactPlan
+from flightsw.net.echo import PING_SERVICE
 from flightsw.net.endpoint import Endpoint
+from flightsw.net.keys import KeyFault, KeyRing, KeyStore, without_keys
+from flightsw.net.security import BundleSecurity, Refusal, SecurityPolicy
 from flightsw.objects.store import ObjectStore
 from flightsw.objects.transfers import Transfers
 from flightsw.ports import Clock, Disk, Link, Log
@@ -38,13 +42,16 @@ from flightsw.wire.messages import (
 from ground.archive import Archive
 from ground.cluster import Cluster
 from ground.fleet import ClusterConfig, FleetNode, OnComplete, Verify
+from ground.keys import KeyRotations
 from ground.ledger import JobRequest, Ledger
 from ground.membership import Membership
+from ground.ping import Pinger
 
 ROUND_S: Final = 5.0
 """Period of the scheduling rounds [s]: short against a pass of some minutes."""
 OBJECT_LIFETIME_MS: Final = 4 * 3_600_000
 """Objects may wait for passes [ms]."""
+NS_PER_S: Final = 1_000_000_000
 SESSION_BITS: Final = 32
 """Session and bundle numbers of one start; the start count stands above them."""
 OBJECT_MESSAGES: Final = (Chunk, ObjectQuery, ObjectStatus, ObjectWant)
@@ -59,7 +66,8 @@ class GroundSegment:
         beacon. verify, on_complete: as for `Cluster`. record: takes (kind, fields) of what happens. on_crash: told of
         the exception that ended the scheduling rounds: a ground that places nothing must not look alive. config:
         patience and limits. ledger_path, archive_path: files, or None for memory. start_count: rises with each start on
-        the same ledger, so that no session number comes twice.
+        the same ledger, so that no session number comes twice. limits: of the bundle agent. keys: as provisioned; what
+        the disk holds of them rules, and without keys no node obeys. policy: what is signed.
 
     Raises:
         ConfigError: ledger or archive cannot be used.
@@ -85,6 +93,9 @@ class GroundSegment:
         ledger_path: Path | None = None,
         archive_path: Path | None = None,
         start_count: int = 1,
+        limits: AgentLimits | None = None,
+        keys: KeyRing | None = None,
+        policy: SecurityPolicy | None = None,
     ) -> None:
         config = config or ClusterConfig()
         self.node = config.node
@@ -92,7 +103,10 @@ class GroundSegment:
         self.transfers = Transfers(self.store, local=config.node)
         self.ledger = Ledger(ledger_path)
         self.archive = Archive(archive_path)
-        self.membership = Membership(tuple(node.node for node in fleet), dictionary_digest, beacon_period_s)
+        self.keys = KeyStore(without_keys(config.node) if keys is None else keys, disk)
+        self.membership = Membership(
+            tuple(node.node for node in fleet), dictionary_digest, beacon_period_s, self._has_key
+        )
         self.cluster = Cluster(
             config,
             ledger=self.ledger,
@@ -105,8 +119,18 @@ class GroundSegment:
             verify=verify,
             on_complete=on_complete,
         )
-        self.agent = BundleAgent(config.node, plan, interfaces, session_base=start_count << SESSION_BITS)
-        self.endpoint = Endpoint(clock, link, self.agent, self._on_delivery)
+        self._policy = policy or SecurityPolicy()
+        self.agent = BundleAgent(
+            config.node,
+            plan,
+            interfaces,
+            session_base=start_count << SESSION_BITS,
+            limits=limits,
+            security=BundleSecurity(config.node, self.keys, disk, self._policy),
+        )
+        self.endpoint = Endpoint(clock, link, self.agent, self._on_delivery, self._on_refusal)
+        self.pinger = Pinger(self.endpoint, clock)
+        self.rotations = KeyRotations(self.keys, self.cluster.command, record, config.command_lifetime_s * NS_PER_S)
         self.bad_messages_count = 0
         self._clock = clock
         self._record = record
@@ -117,6 +141,7 @@ class GroundSegment:
         """Begin: contacts that are open are used from now on. Needs a running event loop."""
         self.endpoint.flush()
         self.cluster.resume(self._clock.monotonic_ns())
+        self.rotations.resume(self._clock.monotonic_ns())
         self._task = asyncio.get_running_loop().create_task(self._rounds(), name="ground/rounds")
         self._task.add_done_callback(self._rounds_ended)
 
@@ -141,11 +166,26 @@ class GroundSegment:
         self._act()
         return command_id
 
+    def rotate_key(self, node: int, secret: bytes) -> int:
+        """Give a node a new key, over the air; returns its number. What comes of it is recorded.
+
+        Args:
+            node: whose key.
+            secret: 32 bytes, fresh from a source of entropy.
+
+        Raises:
+            ConfigError: as of `KeyRotations.begin`.
+        """
+        key_id = self.rotations.begin(node, secret, self._clock.monotonic_ns())
+        self._act()
+        return key_id
+
     async def _rounds(self) -> None:
         while True:
             now_ns = self._clock.monotonic_ns()
             self.cluster.refresh_routes(now_ns)
             self.cluster.round(now_ns)
+            self.rotations.round(now_ns)
             self._act()
             await asyncio.sleep(ROUND_S)
 
@@ -154,6 +194,12 @@ class GroundSegment:
             self._on_crash(error)
 
     def _on_delivery(self, delivery: Delivery) -> None:
+        if delivery.service == PING_SERVICE:
+            self.pinger.receive(delivery)
+            return
+        if delivery.record is not None:
+            self._record("bundle.reported", delivery.record.fields())
+            return
         try:
             message = decode_message(delivery.payload)
         except MessageError as error:
@@ -163,6 +209,9 @@ class GroundSegment:
         cluster, service = self.cluster, delivery.service
         # Beacons are by far the most, hence first; by type, because `isinstance` is slow for the structs of messages.
         if type(message) is Beacon and service == SERVICE_TELEMETRY and message.node == delivery.source_node:
+            if self._policy.sign_telemetry and not delivery.authenticated and message.key_id:
+                self._bad(delivery, f"unsigned beacon of a node that has key {message.key_id}")
+                return
             cluster.on_beacon(message, delivery.payload, now_ns)
             if not cluster.has_news:
                 return
@@ -178,6 +227,7 @@ class GroundSegment:
             cluster.on_event(message, now_ns)
         elif service == SERVICE_COMMAND and isinstance(message, Verification):
             cluster.on_verification(message, now_ns)
+            self.rotations.on_verification(message, now_ns)
         elif service == SERVICE_JOB and isinstance(message, JobReport):
             cluster.on_report(message, now_ns)
         else:
@@ -191,6 +241,9 @@ class GroundSegment:
         self.cluster.on_transfers(now_ns)
         self._tell()  # first: on a link without delay the answer comes before `send` returns
         for message in self.cluster.take_outgoing():
+            if message.confidential and self.keys.sending(message.destination) is None:
+                self._record("message.unsent", {"node": message.destination, "why": "no key to encrypt it with"})
+                continue
             self.endpoint.send(
                 message.destination,
                 message.service,
@@ -198,6 +251,7 @@ class GroundSegment:
                 lifetime_ms=message.lifetime_ms,
                 priority=message.priority,
                 reliable=True,
+                confidential=message.confidential,
             )
         for transfer in self.transfers.poll(now_ns):
             self.endpoint.send(
@@ -207,11 +261,19 @@ class GroundSegment:
                 lifetime_ms=OBJECT_LIFETIME_MS,
                 priority=transfer.priority,
                 reliable=True,
+                padding_bytes=transfer.padding_bytes,
             )
 
     def _tell(self) -> None:
         for kind, fields in self.cluster.take_notes():
             self._record(kind, fields)
+
+    def _on_refusal(self, refusal: Refusal) -> None:
+        reason, source, service = refusal
+        self._record("security.refused", {"reason": str(reason), "source": source, "service": service})
+
+    def _has_key(self, node: int, key_id: int) -> bool:
+        return not isinstance(self.keys.verifying(node, key_id), KeyFault)
 
     def _bad(self, delivery: Delivery, why: str) -> None:
         self.bad_messages_count += 1

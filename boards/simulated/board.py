@@ -20,7 +20,7 @@ kept to prove it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from flightsw.config import BoardProfile
@@ -33,6 +33,9 @@ STEFAN_BOLTZMANN_W_M2_K4: Final = 5.670374419e-8
 """CODATA 2018, exact by definition of the SI."""
 
 KELVIN: Final = 273.15
+BOOT_CHARGE_SHARE: Final = 0.2
+"""Share of the capacity that the battery must have before a node boots after a brown-out: well above SAFE."""
+
 INITIAL_DEGC: Final = 15.0
 """Temperature of both masses at the start [degree Celsius]: launch-site weather; an orbit later it is forgotten."""
 
@@ -54,6 +57,21 @@ class EnergyAccount:
     """Given by the array, but the battery was full."""
     unserved_j: float = 0.0
     """Taken without being there. Anything but 0 is a mistake of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardState:
+    """The world around a board at an instant: what goes on while no program looks at it."""
+
+    at_ns: int
+    """The instant [monotonic ns]."""
+    charge_j: float
+    electronics_k: float
+    radiator_k: float
+    is_dark: bool
+    """The undervoltage lock-out is open: not even the bus has power."""
+    brown_outs_count: int
+    account: EnergyAccount
 
 
 class SimulatedBoard:
@@ -149,6 +167,38 @@ class SimulatedBoard:
         """Temperature of the radiator now [degree Celsius]."""
         self._advance()
         return self._radiator_k - KELVIN
+
+    def state(self) -> BoardState:
+        """The world now, to be taken up by `restore`."""
+        self._advance()
+        return BoardState(
+            at_ns=self._at_ns,
+            charge_j=self._charge_j,
+            electronics_k=self._electronics_k,
+            radiator_k=self._radiator_k,
+            is_dark=self._is_dark,
+            brown_outs_count=self.brown_outs_count,
+            account=replace(self._account),
+        )
+
+    def restore(self, state: BoardState) -> None:
+        """Take up the world where it was. The node has no power since then, until `power_on`."""
+        self._at_ns = state.at_ns
+        assert 0.0 <= state.charge_j <= self._battery_j, "the state is of a board with this battery"
+        self._charge_j = state.charge_j
+        self._electronics_k = state.electronics_k
+        self._radiator_k = state.radiator_k
+        self._account = replace(state.account)
+        self.brown_outs_count = state.brown_outs_count
+        self._is_powered, self._is_dark = False, state.is_dark
+        self._compute_w = 0.0
+        self._set_load()
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether the undervoltage lock-out is open, now."""
+        self._advance()
+        return self._is_dark
 
     def power_on(self, cause: ResetCause) -> None:
         """Give the node power, and the bus too where a brown-out took it: the boot that follows has this cause."""

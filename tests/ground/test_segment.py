@@ -9,6 +9,8 @@ from flightsw.link.memory import MemoryLink
 from flightsw.net.agent import BundleAgent
 from flightsw.net.contacts import Contact, ContactPlan
 from flightsw.net.endpoint import Endpoint
+from flightsw.net.keys import KeyStore, derived_rings
+from flightsw.net.security import BundleSecurity
 from flightsw.objects.store import ObjectStore, digest_of
 from flightsw.objects.transfers import Transfers
 from flightsw.wire.messages import (
@@ -50,6 +52,7 @@ MODEL, TILE, MASK = b"model" * 100, b"tile" * 5000, b"mask" * 10
 DELAY_S = 0.01
 PLAN = ContactPlan(Contact(0, 50_000 * S, a, 0, b, 0, 1e6, 10**7) for a, b in ((GROUND, NODE), (NODE, GROUND)))
 RADIO = (InterfaceConfig(index=0, name="radio"),)
+RINGS = derived_rings(bytes(32), [NODE], GROUND)
 
 
 class Peer:
@@ -58,7 +61,9 @@ class Peer:
     def __init__(self, clock, link, disk, *, is_working=True):
         self.store = ObjectStore(disk, quota_bytes=1 << 22)
         self.transfers = Transfers(self.store, local=NODE)
-        self.endpoint = Endpoint(clock, link, BundleAgent(NODE, PLAN, RADIO, 1 << 32), self.on_delivery)
+        security = BundleSecurity(NODE, KeyStore(RINGS[NODE]))
+        agent = BundleAgent(NODE, PLAN, RADIO, 1 << 32, security=security)
+        self.endpoint = Endpoint(clock, link, agent, self.on_delivery)
         self.clock = clock
         self.is_working = is_working
         self.job = None
@@ -69,7 +74,7 @@ class Peer:
         self.endpoint.send(GROUND, service, payload, lifetime_ms=3_600_000, reliable=reliable)
 
     def beacon(self, node=NODE):
-        fields = (node, 1, 100, 0, Mode.NOMINAL, 1, 900, 200, 500, 50, 0, 0, 0, 0, 0, 0, 0, 10**9, DICTIONARY)
+        fields = (node, 1, 100, 0, Mode.NOMINAL, 1, 900, 200, 500, 50, 0, 0, 0, 0, 0, 0, 0, 10**9, DICTIONARY, 1)
         self.say(SERVICE_TELEMETRY, Beacon(*fields), reliable=False)
 
     def on_delivery(self, delivery):
@@ -161,6 +166,7 @@ class Bench:
             ledger_path=None if self.folder is None else self.folder / "ledger.db",
             archive_path=None if self.folder is None else self.folder / "archive.db",
             start_count=self.starts_count,
+            keys=RINGS[GROUND],
         )
         self.ground.start()
         return self.ground

@@ -1,0 +1,136 @@
+"""The bench port: how a bench watches and strikes a node that runs as its own program.
+
+It exists only when the program is started with `--bench`; without that the node has no such door. The program connects
+to the bench's control socket (`flightsw.host.control`).
+
+| node to bench | | bench to node | |
+|---|---|---|---|
+| `hello(name, pid)` | a call, answered before the node starts | `accounts()` | its books |
+| `log(t_ns, kind, fields)` | the on-board log | `strike_weights(seed, bits)` | whether a model was there to strike |
+| `brown_out(t_ns, computing)` | the battery is empty | `rot_object(seed)` | whether an object was there |
+| `reset(cause)` | the last before exit code 3 | `stop()` | end with code 0 |
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from boards.simulated.board import SimulatedBoard
+from boards.simulated.runner import SimulatedRunner
+from flightsw.errors import LinkError
+from flightsw.host.control import ControlPeer
+from flightsw.host.files import FileDisk
+from flightsw.net.accounts import frame_counts, queue_counts
+from flightsw.node import Node
+from flightsw.ports import Random
+from flightsw.wire.messages import JobState
+
+WHOLE_OBJECTS: Final = "objects/"
+PART_SUFFIX: Final = ".part"
+
+
+class BenchPort:
+    """A node's end of the bench port.
+
+    Args:
+        peer: the connection.
+        now_ns: the present instant [ns since T+0].
+        stop: ends the program.
+    """
+
+    def __init__(self, peer: ControlPeer, now_ns: Callable[[], int], stop: Callable[[], None]) -> None:
+        self._peer = peer
+        self._now_ns = now_ns
+        self._stop = stop
+        self._node: Node | None = None
+
+    async def attach(
+        self, node: Node, board: SimulatedBoard, runner: SimulatedRunner, disk: FileDisk, name: str
+    ) -> None:
+        """Open the doors to a node and say hello; the node may start when this returns.
+
+        Raises:
+            LinkError: the bench refused, or has gone.
+        """
+        self._node, self._board, self._runner, self._disk = node, board, runner, disk
+        self._peer.set_handlers(
+            {
+                "accounts": self.accounts,
+                "strike_weights": self.strike_weights,
+                "rot_object": self.rot_object,
+                "stop": self._stop,
+            }
+        )
+        await self._peer.call("hello", name, os.getpid())
+
+    def log(self, kind: str, fields: dict[str, object]) -> None:
+        """Pass on a record of the on-board log; a `flightsw.ports.Log`."""
+        self._tell("log", self._now_ns(), kind, fields)
+
+    def brown_out(self) -> None:
+        """Tell that the battery is empty."""
+        computing = self._node is not None and self._node.jobs.count(JobState.RUNNING) > 0
+        self._tell("brown_out", self._now_ns(), computing)
+
+    def reset(self, cause: str) -> None:
+        """Tell that the program ends to start again."""
+        self._tell("reset", cause)
+
+    def accounts(self) -> dict[str, Any]:
+        """The books of the node: frames, queues, mode, energy, sensors."""
+        node = self._attached()
+        sensors, world = self._board.sensors(), self._board.state()
+        return {
+            "counts": {**frame_counts(node.agent), "models_repaired": node.models.repaired_count},
+            "queues": queue_counts(node.agent),
+            "dropped": node.agent.counters.bundles_dropped_count,
+            "mode": node.modes.mode.name,
+            "computing": node.jobs.count(JobState.RUNNING) > 0,
+            "beaconed_ns": node.beaconed_ns,
+            "energy": {**asdict(world.account), "charge_j": world.charge_j},  # of one instant: they must balance
+            "sensors": asdict(sensors),
+        }
+
+    def strike_weights(self, seed: int, bits: int) -> bool:
+        """Flip random bits of one model in memory; False when none is loaded."""
+        self._attached()
+        random = Random(seed)
+        images = self._runner.weight_memory()
+        if not images:
+            return False
+        image = images[random.randrange(len(images))]
+        for _ in range(bits):
+            image.flip_weight_bit(random.randrange(image.weight_bits_count))
+        return True
+
+    def rot_object(self, seed: int) -> bool:
+        """Flip one random bit of one stored object; False when there is none."""
+        self._attached()
+        random = Random(seed)
+        names = [name for name in self._disk.names(WHOLE_OBJECTS) if not name.endswith(PART_SUFFIX)]
+        if not names:
+            return False
+        name = names[random.randrange(len(names))]
+        _flip_bit(self._disk.path(name), random.randrange(8 * len(self._disk.read(name))))
+        return True
+
+    def _attached(self) -> Node:
+        assert self._node is not None, "the handlers are set when the node is attached"
+        return self._node
+
+    def _tell(self, method: str, *params: Any) -> None:
+        try:
+            self._peer.notify(method, *params)
+        except LinkError:  # the bench has gone: the program ends, as `closed` tells it
+            return
+
+
+def _flip_bit(path: Path, bit_index: int) -> None:
+    """Rot one bit of a file; bit 0 is the lowest of the first byte."""
+    with path.open("r+b") as file:
+        file.seek(bit_index >> 3)
+        byte = file.read(1)[0]
+        file.seek(bit_index >> 3)
+        file.write(bytes([byte ^ (1 << (bit_index & 7))]))

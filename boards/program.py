@@ -1,0 +1,275 @@
+"""`python -m boards`: one node as a program of its own, with the same `Node` as in a simulation.
+
+The board is simulated: its battery, heat and sunlight go on while the program is not there, and the next start takes
+them up (`boards.simulated.states`). docs/programs.md has the settings, exit codes and an example.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from boards import profiles
+from boards.bench_port import BenchPort
+from boards.simulated.board import BOOT_CHARGE_SHARE, SimulatedBoard
+from boards.simulated.runner import SimulatedRunner
+from boards.simulated.states import SavedBoard, load_board, save_board
+from boards.simulated.world import World
+from flightsw.compute.inference import InferenceCache
+from flightsw.config import BoardProfile, NodeConfig, Share
+from flightsw.errors import ConfigError, FlatrackError
+from flightsw.host.clock import HostClock
+from flightsw.host.control import ControlPeer, connect
+from flightsw.host.files import FileDisk
+from flightsw.host.journal import Journal
+from flightsw.host.loop import PacedLoop
+from flightsw.host.program import Ending, Exit, end_with_parent, misconfigured, run
+from flightsw.host.settings import (
+    ClockSettings,
+    KeySettings,
+    LinkSettings,
+    StorageSettings,
+    load_json,
+    load_ring,
+    load_settings,
+)
+from flightsw.link.joined import join_neighbours
+from flightsw.link.urls import open_link
+from flightsw.net.plans import PlanRow, plan_of
+from flightsw.node import Node, NodePorts
+from flightsw.ports import Link, Log, ResetCause
+
+NAME: Final = "boards"
+NS_PER_S: Final = 1_000_000_000
+CLOCK_STEP_S_MAX: Final = 1.0
+"""How far the machine's clock may have been set back since the last start [s]: more than NTP steps, less than a wrong
+setting."""
+GOODBYE_S: Final = 2.0
+"""How long the last words to a bench may take [s of the machine]: it reads them at once or not at all."""
+
+
+class BoardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[board]`: what the node runs on."""
+
+    kind: Literal["simulated"]
+    profile: str
+    """A shipped profile's name, or the path of a TOML file."""
+    world: str
+    """JSON file of sun and sunlight (`boards.simulated.world`)."""
+    initial_charge: Share = 0.9
+    """Charge of a new battery, as a share of the capacity."""
+    state: str = "board.json"
+    """Where battery and heat are kept while no program runs."""
+
+
+class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of a node's program."""
+
+    node: NodeConfig
+    board: BoardSettings
+    clock: ClockSettings
+    link: LinkSettings
+    storage: StorageSettings
+    plan: str
+    """JSON file of the predicted contacts (`flightsw.net.plans`)."""
+    keys: KeySettings | None = None
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What one start of a node is made of."""
+
+    node: Node
+    board: SimulatedBoard
+    log: Log
+    resources: AsyncExitStack
+    """What is given back at the end."""
+
+
+class NodeProgram:
+    """One start of a node.
+
+    Args:
+        settings: of the program.
+        base: folder that paths in the settings are relative to.
+        cause: why it starts; None lets the state of the board say it.
+        bench: control socket of a bench, or None.
+        loop: what it runs on.
+    """
+
+    def __init__(
+        self, settings: NodeSettings, base: Path, cause: ResetCause | None, bench: Path | None, loop: PacedLoop
+    ) -> None:
+        self._settings = settings
+        self._base = base
+        self._cause = cause
+        self._bench = bench
+        self._loop = loop
+        self._state_path = base / settings.board.state
+        self._next_cause: ResetCause = ResetCause.POWER_CYCLE
+        self._port: BenchPort | None = None
+        self._is_on = False
+
+    async def compose(self, ending: Ending) -> Callable[[], Awaitable[Exit]]:
+        """Put the node together; returns what runs it.
+
+        Raises:
+            FlatrackError: a setting, a file or a socket cannot be used.
+        """
+        async with AsyncExitStack() as resources:
+            parts = await self._compose(ending, resources)
+        return ending.wait if parts is None else lambda: self._run(parts, ending)
+
+    async def _compose(self, ending: Ending, resources: AsyncExitStack) -> _Parts | None:
+        settings, base, loop = self._settings, self._base, self._loop
+        profile = profiles.load(_profile_name(settings.board.profile, base))
+        world = load_json(base / settings.board.world, World)
+        plan = plan_of(load_json(base / settings.plan, list[PlanRow]), str(base / settings.plan))
+        keys = load_ring(settings.keys, base, settings.node.node)
+        clock = HostClock(loop, settings.clock.epoch_utc_ns)
+        log: Log = Journal(settings.node.name, lambda: loop.now_ns, sys.stdout)
+        board, cause = self._board(profile, world, clock, ending)
+        if ending.is_told:  # there is no power
+            return None
+        if self._bench is not None:
+            end_with_parent()
+            peer = await connect(self._bench, {})
+            resources.push_async_callback(self._part_from_bench, peer)
+            peer.closed.add_done_callback(lambda _: ending.tell(Exit.STOPPED))
+            self._port = BenchPort(peer, lambda: loop.now_ns, lambda: ending.tell(Exit.STOPPED))
+            log = self._port.log
+        disk = FileDisk(base / settings.storage.folder, settings.storage.capacity_bytes)
+        resources.callback(disk.close)
+        link: Link = await open_link(settings.link.url, node=settings.node.node)
+        resources.push_async_callback(link.close)
+        link = await join_neighbours(link, settings.link.neighbours, settings.node.interfaces)
+        resources.push_async_callback(link.close)
+        board.power_on(cause)
+        self._is_on = True
+        runner = SimulatedRunner(profile, InferenceCache())
+
+        def reset(why: ResetCause) -> None:
+            self._next_cause = why
+            ending.tell(Exit.RESET)
+
+        ports = NodePorts(clock=clock, link=link, disk=disk, board=board, runner=runner, reset=reset, log=log)
+        node = Node(settings.node, profile, ports, plan, world.intervals(), keys)
+        if self._port is not None:
+            await self._port.attach(node, board, runner, disk, settings.node.name)
+        return _Parts(node, board, log, resources.pop_all())
+
+    def _board(
+        self, profile: BoardProfile, world: World, clock: HostClock, ending: Ending
+    ) -> tuple[SimulatedBoard, ResetCause]:
+        """The board as it is after the time without a program, without power; and the cause of the boot to come."""
+
+        def brown_out() -> None:
+            if not self._is_on:
+                return  # while no program ran: whether there is power now is looked at below
+            self._next_cause = ResetCause.BROWN_OUT
+            if self._port is not None:
+                self._port.brown_out()
+            ending.tell(Exit.BROWN_OUT)
+
+        board = SimulatedBoard(
+            profile, clock, world.sunlight_at, self._settings.board.initial_charge, on_brown_out=brown_out
+        )
+        saved = load_board(self._state_path, profile)
+        if saved is None:
+            return board, self._cause or ResetCause.POWER_ON
+        ahead_s = (saved.board.at_ns - clock.monotonic_ns()) / NS_PER_S
+        begins_at_zero = saved.board.at_ns == 0  # a new world, written for a run whose T+0 is to come
+        if ahead_s > CLOCK_STEP_S_MAX * self._loop.time_scale and not begins_at_zero:
+            raise ConfigError(
+                f"{self._state_path}: board.at_ns = {saved.board.at_ns}: expected an instant that has passed, and this "
+                f"is {ahead_s:.1f} s ahead: clock.zero_utc_ns has changed, or the file is of another run"
+            )
+        board.restore(saved.board)
+        sensors = board.sensors()  # the time without a program passes here, perhaps into a brown-out
+        if board.is_dark and sensors.charge_j < BOOT_CHARGE_SHARE * sensors.battery_j:
+            sys.stderr.write(
+                f"{NAME}: {self._settings.node.name}: brown-out: the battery holds "
+                f"{sensors.charge_j / sensors.battery_j:.1%}, boots at {BOOT_CHARGE_SHARE:.0%}\n"
+            )
+            save_board(self._state_path, SavedBoard(board=board.state(), next_cause=ResetCause.BROWN_OUT.name))
+            ending.tell(Exit.BROWN_OUT)
+            return board, ResetCause.BROWN_OUT
+        return board, ResetCause.BROWN_OUT if board.is_dark else (self._cause or saved.cause())
+
+    async def _run(self, parts: _Parts, ending: Ending) -> Exit:
+        tasks = [
+            asyncio.create_task(self._run_node(parts), name=self._settings.node.name),
+            asyncio.create_task(self._keep_board(parts.board), name="board"),
+        ]
+        for task in tasks:
+            task.add_done_callback(lambda done: _pass_on(done, ending))
+        try:
+            code = await ending.wait()
+            if code is Exit.RESET and self._port is not None:
+                self._port.reset(self._next_cause.name)
+        except BaseException:
+            self._next_cause = ResetCause.EXCEPTION
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            self._save(parts.board)
+            await parts.resources.aclose()
+        return code
+
+    async def _part_from_bench(self, peer: ControlPeer) -> None:
+        peer.close()
+        await asyncio.wait([peer.closed], timeout=GOODBYE_S * self._loop.time_scale)
+
+    async def _run_node(self, parts: _Parts) -> None:
+        early_s = -self._loop.time()
+        if early_s > 0:
+            parts.log("program.waits", {"until_ns": 0, "wait_s": round(early_s, 3)})
+            await asyncio.sleep(early_s)
+        await parts.node.run()
+
+    async def _keep_board(self, board: SimulatedBoard) -> None:
+        while True:
+            self._save(board)
+            await asyncio.sleep(self._settings.node.tick_period_s)
+
+    def _save(self, board: SimulatedBoard) -> None:
+        state = board.state()  # which may find a brown-out, and so changes the cause
+        save_board(self._state_path, SavedBoard(board=state, next_cause=self._next_cause.name))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m boards", description="One node as a program. docs/programs.md")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file with the node's settings")
+    parser.add_argument(
+        "--bench", type=Path, metavar="SOCKET", help="control socket of a bench that watches and strikes"
+    )
+    parser.add_argument("--cause", choices=[cause.name for cause in ResetCause], help="why it starts")
+    given = parser.parse_args(arguments)
+    try:
+        settings = load_settings(given.config, NodeSettings)
+        loop = PacedLoop(settings.clock.zero_utc_ns, settings.clock.time_scale)
+    except FlatrackError as error:
+        return misconfigured(NAME, error)
+    cause = None if given.cause is None else ResetCause[given.cause]
+    program = NodeProgram(settings, given.config.parent, cause, given.bench, loop)
+    return run(NAME, loop, program.compose)
+
+
+def _profile_name(name: str, base: Path) -> str | Path:
+    """A path is relative to the settings' folder; a name is a shipped profile."""
+    return base / name if name.endswith(profiles.SUFFIX) else name
+
+
+def _pass_on(task: asyncio.Task[None], ending: Ending) -> None:
+    """A task of the program that ends by itself has crashed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        ending.fail(error)
