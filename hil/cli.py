@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -17,10 +17,16 @@ from flightsw.errors import ConfigError, FlatrackError
 from hil.bench import folder as folders
 from hil.bench import summary
 from hil.bench.compare import PIXELS_DIFFERING_MAX, compare_masks
-from hil.bench.execute import Execution, check_inputs, execute, prepare
+from hil.bench.execute import Execution, check_inputs, execute, prepare, real_time
 from hil.bench.run import Progress as RunProgress
-from hil.bench.scenario import load, shipped
+from hil.bench.scenario import Scenario, load, needs_real_time, shipped, with_kind
 from hil.bench.soak import Finding, seed_range, soak
+from hil.capture.runs import run_recorder
+from hil.commands.ground import command_command, status_command
+from hil.commands.inspection import inspect_command
+from hil.commands.keys import keys_group
+from hil.commands.null_modem import null_modem_command
+from hil.commands.ping import ping_command
 from hil.sim.repeat import first_difference
 from hil.sim.trace import read_trace
 
@@ -82,16 +88,69 @@ def main() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go."
 )
-def run(scenario: str, seed: int, until_s: float | None, scene: Path | None, faults: str, out: Path) -> None:
-    """Run a SCENARIO (a shipped name or a TOML file) in virtual time and judge it."""
+@click.option("--pcap", type=click.Path(path_type=Path), help="Write what crosses the links as a pcapng capture.")
+@click.option("--pcap-lost", is_flag=True, help="Also write frames that did not arrive.")
+@click.option(
+    "--kind", type=click.Choice(["simulated", "process"]), help="What all nodes run as, whatever the scenario says."
+)
+@click.option("--link", type=click.Choice(["serial", "mqtt"]), help="Lab wire of processes.  [default: serial]")
+@click.option(
+    "--time-scale",
+    type=SECONDS,
+    help="Run in real time, so many mission seconds in a second.  [default: virtual time; 1 with processes]",
+)
+@click.option(
+    "--broker",
+    default="nats",
+    show_default=True,
+    help="Of MQTT wires: nats, mosquitto or a URL mqtt://host:port.",
+)
+def run(
+    scenario: str,
+    seed: int,
+    until_s: float | None,
+    scene: Path | None,
+    faults: str,
+    out: Path,
+    pcap: Path | None,
+    pcap_lost: bool,
+    kind: Literal["simulated", "process"] | None,
+    link: Literal["serial", "mqtt"] | None,
+    time_scale: float | None,
+    broker: str,
+) -> None:
+    """Run a SCENARIO (a shipped name or a TOML file) and judge it: in virtual time, or in real time."""
     console = Console(highlight=False, markup=False)
-    prepared = prepare(load(scenario), seed, faults)
+    prepared = _of_kind(prepare(load(scenario), seed, faults), kind, link)
+    if time_scale is None and any(node.kind == "process" for node in prepared.nodes):
+        time_scale = 1.0
+    pace = None if time_scale is None else real_time(prepared, time_scale, broker)
     check_inputs(prepared, scene)
-    folder = folders.create(out, prepared.name, seed)
-    with _display(console) as show:
-        done = execute(prepared, seed, until_s=until_s, scene=scene, folder=folder, on_progress=show)
-    _print(console, done)
-    console.print(f"replay: flatrack replay {folder}", soft_wrap=True)
+    if pcap_lost and pcap is None:
+        raise ConfigError("--pcap-lost: expected --pcap FILE beside it")
+    recorder = None if pcap is None else run_recorder(pcap, prepared, seed, has_lost=pcap_lost)
+    observer = None if recorder is None else recorder.observe
+    try:
+        folder = folders.create(out, prepared.name, seed)
+        with _display(console) as show:
+            done = execute(
+                prepared,
+                seed,
+                until_s=until_s,
+                scene=scene,
+                folder=folder,
+                on_progress=show,
+                observer=observer,
+                pace=pace,
+            )
+        _print(console, done)
+    finally:
+        if recorder is not None:
+            recorder.close()
+    if pace is None:
+        console.print(f"replay: flatrack replay {folder}", soft_wrap=True)
+    else:
+        console.print(f"run folder: {folder}", soft_wrap=True)
     if done.outcome.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0 if done.outcome.passed else EXIT_FAIL)
@@ -103,6 +162,11 @@ def replay(run_folder: Path) -> None:
     """Run the run in folder RUN again and compare the two, event by event."""
     console = Console(highlight=False, markup=False)
     identity = folders.load_identity(run_folder)
+    if identity.time_scale:
+        raise ConfigError(
+            f"{run_folder}: ran in real time, at scale {identity.time_scale:g}; expected a run in virtual time, which "
+            "alone can be repeated event for event"
+        )
     recorded = run_folder / folders.TRACE_FILE
     events_count = sum(1 for _ in read_trace(recorded)[1])  # reading to the end proves the recorded trace whole
     scene = None if identity.scene is None else Path(identity.scene)
@@ -167,7 +231,10 @@ def list_scenarios() -> None:
 def soak_command(scenario: str, seeds: str, workers: int, faults: str, until_s: float | None) -> None:
     """Run a SCENARIO with many seeds, each with its own faults, and list those that break a rule."""
     numbers = seed_range(seeds)
-    check_inputs(load(scenario))
+    loaded = load(scenario)
+    if needs_real_time(loaded):
+        raise ConfigError(f"scenario {scenario!r}: has nodes that run in real time only, expected simulated ones")
+    check_inputs(loaded)
     failed: list[Finding] = []
     started_s = time.monotonic()
     for finding in soak(scenario, numbers, workers=workers, faults=faults, until_s=until_s):
@@ -181,6 +248,18 @@ def soak_command(scenario: str, seeds: str, workers: int, faults: str, until_s: 
         f"{workers} workers"
     )
     sys.exit(EXIT_FAIL if failed else 0)
+
+
+def _of_kind(
+    scenario: Scenario, kind: Literal["simulated", "process"] | None, link: Literal["serial", "mqtt"] | None
+) -> Scenario:
+    """The scenario as the options ask."""
+    if kind is None and link is None:
+        return scenario
+    if kind != "process" and link is not None:
+        raise ConfigError(f"--link {link}: expected --kind process beside it")
+    assert kind is not None, "a link alone is refused above"
+    return with_kind(scenario, kind, link or "")
 
 
 class _display:  # noqa: N801 - used as a context manager, like a function
@@ -235,6 +314,14 @@ def _print(console: Console, done: Execution) -> None:
     console.print(summary.verdict(done.outcome), soft_wrap=True)
     if done.outcome.crash:
         console.print(f"the traceback is in {folders.CRASH_FILE} of the run folder", soft_wrap=True)
+
+
+main.add_command(inspect_command)
+main.add_command(keys_group)
+main.add_command(command_command)
+main.add_command(status_command)
+main.add_command(null_modem_command)
+main.add_command(ping_command)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Runs a prepared scenario and leaves its folder behind: what `flatrack run`, `replay` and `soak` have in common."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from flightsw.compute.inference import InferenceCache
 from hil.bench import folder as folders
 from hil.bench import sky, summary
 from hil.bench.judge import Outcome
+from hil.bench.pace import LATENCY_MQTT_S, LATENCY_SERIAL_S, Pace
 from hil.bench.run import Bench, Progress
 from hil.bench.scenario import ElementsOrbit, Scenario, link_names
 from hil.bench.workload import Workload
+from hil.channel.relay import Observer
 from hil.faults.plan import draw
 from hil.imagery.mosaic import save_mosaic
 from hil.sim.streams import Streams
@@ -72,11 +75,25 @@ def check_inputs(scenario: Scenario, scene: Path | None = None) -> None:
         ConfigError: scene, model, profile or orbital elements cannot be used.
     """
     for node in scenario.nodes:
-        profiles.load(node.profile)
+        if node.kind != "external":
+            profiles.load(node.profile)
     if scenario.workload is not None:
         Workload(scenario.workload, Streams(0), scene)
     if isinstance(scenario.orbit, ElementsOrbit):
         sky.compute(scenario)
+
+
+def real_time(scenario: Scenario, time_scale: float, broker: str = "nats") -> Pace:
+    """The pace of a run in real time on this machine.
+
+    Args:
+        scenario: what will run; its wires say how patient links must be.
+        time_scale: mission seconds in a second of the machine.
+        broker: as of `Pace`.
+    """
+    has_mqtt = any(node.link == "mqtt" for node in scenario.nodes)
+    latency_s = LATENCY_MQTT_S if has_mqtt else LATENCY_SERIAL_S
+    return Pace(time.time_ns, time_scale, broker, len(os.sched_getaffinity(0)), latency_s)
 
 
 def execute(
@@ -88,14 +105,17 @@ def execute(
     folder: Path | None = None,
     cache: InferenceCache | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    observer: Observer | None = None,
+    pace: Pace | None = None,
 ) -> Execution:
-    """Run a scenario; with a folder, everything that a run leaves is written there, also when it is interrupted.
+    """Run a scenario, in virtual time or at a pace in real time; with a folder, everything that a run leaves is written
+    there, also when it is interrupted.
 
     Raises:
         ConfigError: scene, model or profile cannot be used.
         SimulationError: the run itself is unsound.
     """
-    cpu_started_s = time.process_time()
+    cpu_started_s, started_s = time.process_time(), time.monotonic()
     bench = Bench(
         scenario,
         seed,
@@ -105,11 +125,16 @@ def execute(
         cache=cache,
         on_progress=on_progress,
         header={"flatrack": folders.software_version()},
+        observer=observer,
+        pace=pace,
     )
     outcome = bench.run()
     cpu_s = time.process_time() - cpu_started_s
     outcome.counters["cpu_s"] = round(cpu_s, 3)
-    outcome.counters["speed"] = round(outcome.ended_ns / 1e9 / cpu_s, 1)
+    if pace is None:
+        outcome.counters["speed"] = round(outcome.ended_ns / 1e9 / cpu_s, 1)
+    else:
+        outcome.counters["real_s"] = round(time.monotonic() - started_s, 1)
     title = f"{scenario.name}: {scenario.title}, seed {seed}"
     mosaic = None
     if folder is not None:
@@ -129,6 +154,7 @@ def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None, tit
             outcome.digest,
             interrupted=outcome.interrupted,
             passed=outcome.passed,
+            time_scale=outcome.time_scale,
         ),
     )
     folders.save_json(
@@ -139,6 +165,8 @@ def _leave(folder: Path, bench: Bench, outcome: Outcome, scene: Path | None, tit
             "digest": outcome.digest,
             "violations": outcome.violations,
             "unmet": outcome.unmet,
+            "bounds": outcome.bounds,
+            "lag": outcome.lag,
             "counters": outcome.counters,
         },
     )

@@ -8,6 +8,7 @@
 | `ledger.db`, `archive.db` | the ground's SQLite files |
 | `results/` | each job's mask as it came down |
 | `crash.txt` | traceback, when flight or ground code crashed |
+| `nodes/` | of each program: settings, state, disk, what it printed (docs/processes.md) |
 | `mosaic.png` | scene, truth and masks side by side |
 """
 
@@ -51,6 +52,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     machine: str
     numpy: str
     onnxruntime: str
+    time_scale: float = 0.0
+    """Mission seconds in a second of the machine; 0 in virtual time."""
 
     def arithmetic(self) -> tuple[str, ...]:
         """What floating-point results depend on."""
@@ -58,7 +61,15 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def identity(
-    scenario: Scenario, seed: int, until_s: float, scene: Path | None, digest: str, *, interrupted: bool, passed: bool
+    scenario: Scenario,
+    seed: int,
+    until_s: float,
+    scene: Path | None,
+    digest: str,
+    *,
+    interrupted: bool,
+    passed: bool,
+    time_scale: float = 0.0,
 ) -> RunIdentity:
     """The identity of a run that ended in this process."""
     return RunIdentity(
@@ -75,6 +86,7 @@ def identity(
         machine=platform.machine(),
         numpy=metadata.version("numpy"),
         onnxruntime=_version_or_absent("onnxruntime"),
+        time_scale=time_scale,
     )
 
 

@@ -72,6 +72,10 @@ class Monitor:
     """Why jobs paused (energy, temperature, mode) -> how often."""
     commands_issued: dict[tuple[str, int], int] = field(default_factory=dict)
     """(Node, command) -> when it was first sent [ns]."""
+    bounded_boots: dict[str, int] = field(default_factory=dict)
+    """Node -> boots after a kill, whose recovered state was judged as a bound."""
+    _killed: set[str] = field(default_factory=set)
+    """Nodes whose program was killed and has not booted since."""
     _executed: set[tuple[str, int]] = field(default_factory=set)
     _settled: set[tuple[int, int]] = field(default_factory=set)
     """(Job, attempt) that the ground has on record as ended, one way or the other."""
@@ -93,6 +97,11 @@ class Monitor:
         for job in sorted(self.accepted):
             ends = self.ended.get(job, [])
             self.require(1, t_ns, len(ends) == 1, f"job {job} ended {len(ends)} times: {', '.join(ends) or 'never'}")
+
+    def power_cut(self, source: str) -> None:
+        """A program was killed: it may have committed what it could not tell any more. Its next boot may find state
+        that is ahead of what was told, never behind."""
+        self._killed.add(source)
 
     # -- one judge for each kind of event
 
@@ -195,16 +204,34 @@ class Monitor:
             if recovered.get(job) == removed.recovered():
                 board.jobs.setdefault(job, removed)
         committed = {job: held.recovered() for job, held in board.jobs.items()}
+        was_killed = source in self._killed
+        if was_killed:
+            self._killed.discard(source)
+            self.bounded_boots[source] = self.bounded_boots.get(source, 0) + 1
         for job in sorted({*recovered, *committed}):
+            found, told = recovered.get(job), committed.get(job)
             self.require(
                 4,
                 t_ns,
-                recovered.get(job) == committed.get(job),
+                found == told or (was_killed and self._is_ahead(job, found, told)),
                 f"{source}: job {job} recovered as {recovered.get(job)}, committed was {committed.get(job)} "
                 "(attempt, step, ended)",
             )
+        if was_killed:
+            board.jobs = {job: _Committed(attempt, step, ended) for job, (attempt, step, ended) in recovered.items()}
         board.removed.clear()  # the boot counter was written: what did not come back now never will
         board.mode = ""
+
+    def _is_ahead(self, job: int, found: tuple[int, int, bool] | None, told: tuple[int, int, bool] | None) -> bool:
+        """Whether recovered state is one that the node may have committed after it last told anything."""
+        if told is None:
+            return True
+        attempt, step, ended = told
+        if found is None:
+            return ended and ((job, attempt) in self._settled or job in self.ended)
+        if found[0] != attempt:
+            return found[0] > attempt
+        return found[1] >= step and found[2] >= ended
 
     def _mode(self, t_ns: int, source: str, kind: str, fields: dict[str, Any]) -> None:
         self._boards[source].mode = fields["mode"]

@@ -1,12 +1,15 @@
-"""One run: composes fleet, ground, links and world of a scenario, runs them in virtual time, and judges.
+"""One run: composes fleet, ground, links and world of a scenario, runs them, and judges.
 
-Same scenario, seed and commit: same trace, digest for digest. Nothing here reads a wall clock but to say what the run
-cost.
+In virtual time, same scenario, seed and commit mean the same trace, digest for digest, and nothing reads a wall clock
+but to say what the run cost. In real time the same parts run on a paced loop, and satellites and ground may be
+programs of their own (`hil.bench.lab`).
 """
 
 import asyncio
+import signal
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,36 +19,35 @@ from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from flightsw.compute import cloud_mask
 from flightsw.compute.inference import InferenceCache
-from flightsw.config import InterfaceConfig, NodeConfig
 from flightsw.core.dictionary import DICTIONARY_DIGEST
+from flightsw.errors import ConfigError
+from flightsw.host.loop import PacedLoop
 from flightsw.link.memory import MemoryLink
-from flightsw.net.agent import BundleAgent
+from flightsw.net.agent_values import AgentLimits
 from flightsw.net.contacts import ContactPlan
-from flightsw.ports import Frame, ResetCause
+from flightsw.net.keys import KEY_BYTES, derived_rings
+from flightsw.net.ltp_values import LtpConfig
+from flightsw.ports import Frame, Log, ResetCause
 from flightsw.wire.messages import JobReport
-from ground.fleet import FleetNode
 from ground.ledger import JobRequest
 from ground.segment import GroundSegment
+from hil.bench import composition
 from hil.bench import sky as sky_of
-from hil.bench.invariants import Monitor
-from hil.bench.judge import (
-    JobResult,
-    Outcome,
-    judge_bounds,
-    judge_channel,
-    judge_energy,
-    judge_frames,
-    judge_queues,
-    judge_results,
-)
-from hil.bench.satellite import NodeCounts, Satellite
-from hil.bench.scenario import LinkSpec, Scenario, isl_pairs, scenario_digest
-from hil.bench.sky import FIRST_NODE, GROUND_NODE, RADIO, Sky, SunlightTable, isl_terminals
+from hil.bench.composition import DISK_BYTES, GROUND_DISK_BYTES
+from hil.bench.ending import Audit
+from hil.bench.judge import JobResult, Outcome, judge_bounds
+from hil.bench.lab import Lab, Watchers
+from hil.bench.lateness import Lateness, WatchedTimers
+from hil.bench.member import Ground, Member
+from hil.bench.mission_control import LocalGround
+from hil.bench.pace import LTP_MARGIN_S, Pace, describe
+from hil.bench.satellite import Satellite
+from hil.bench.scenario import Scenario, scenario_digest
+from hil.bench.sky import FIRST_NODE, GROUND_NODE, Sky, SunlightTable
 from hil.bench.strikes import Strikes
 from hil.bench.workload import KIND, Item, Workload, mosaic_rows
-from hil.channel.impairments import Impairments
 from hil.channel.link import Link
-from hil.channel.relay import Relay
+from hil.channel.relay import Observer, Relay
 from hil.faults.injector import Injector
 from hil.imagery.mosaic import MosaicRow
 from hil.sim.disk import SimulatedDisk
@@ -55,11 +57,8 @@ from hil.sim.streams import Streams
 from hil.sim.trace import Trace
 
 NS_PER_S: Final = 1_000_000_000
-DISK_BYTES: Final = 64 * 1024 * 1024
-"""Simulated disk of a node: real bytes in this process's memory, so smaller than the profile's storage."""
 WATCH_S: Final = 60.0
 """Period at which the bench looks at charge and temperature of every board [s]."""
-GROUND_DISK_BYTES: Final = 1024 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -74,16 +73,21 @@ class Progress:
 
 
 class Bench:
-    """One run of a scenario in virtual time.
+    """One run of a scenario.
 
     Args:
         scenario: what to run.
         seed: of all chance.
         until_s: stop earlier than the scenario says [s].
         folder: where trace, ledger and archive go; None keeps them in memory.
-        workload: prepared by the caller when it wants the user's own scene; made here otherwise.
+        user_scene: the user's own scene instead of the scenario's.
         cache: inference results shared by runs of this process.
-        on_progress: called every `progress_s` of virtual time.
+        on_progress: called every `progress_s` of mission time.
+        observer: of the relay, such as a capture.
+        pace: of a run in real time; None for virtual time.
+
+    Raises:
+        ConfigError: a node's kind needs real time, or scene, model or orbit cannot be used.
     """
 
     def __init__(
@@ -98,7 +102,10 @@ class Bench:
         on_progress: Callable[[Progress], None] | None = None,
         progress_s: float = 60.0,
         header: dict[str, Any] | None = None,
+        observer: Observer | None = None,
+        pace: Pace | None = None,
     ) -> None:
+        _check_kinds(scenario, pace)
         self.scenario = scenario
         self.seed = seed
         self.until_ns = (
@@ -108,11 +115,14 @@ class Bench:
         self.cache = cache or InferenceCache()
         self.sky: Sky = sky_of.compute(scenario)
         self.workload = None if scenario.workload is None else Workload(scenario.workload, self.streams, user_scene)
-        self.items: dict[int, Item] = {}
-        self.results: dict[int, JobResult] = {}
-        self.satellites: dict[str, Satellite] = {}
-        self.monitor = Monitor()
-        self.loop = VirtualLoop()
+        numbers = range(FIRST_NODE, FIRST_NODE + len(scenario.nodes))
+        self.keys = derived_rings(self.streams.bytes("keys", KEY_BYTES), numbers, GROUND_NODE)
+        self.members: dict[str, Member] = {}
+        self.pace = pace
+        self._ltp_margin_s = LTP_MARGIN_S if pace is None else pace.ltp_margin_s
+        self._processes_count = sum(node.kind == "process" for node in scenario.nodes)
+        # last of what takes long: T+0 of a run in real time is counted from here
+        self.loop = VirtualLoop() if pace is None else pace.loop(self._processes_count)
         self.trace = Trace(
             None if folder is None else folder / "trace.jsonl",
             {
@@ -123,19 +133,34 @@ class Bench:
                 **(header or {}),
             },
         )
-        self.trace.subscribe(self.monitor.observe)
         self._folder = folder
         self._on_progress = on_progress
         self._progress_s = progress_s
         self._crash: BaseException | None = None
         self._is_composed = False
-        self._lowest_share = 1.0
-        self._hottest_degc = -273.15
+        self._ended_ns: int | None = None
+        self._late_ns = 0
         self._stop = asyncio.Event()
+        self._lab: Lab | None = None
+        self._watching: set[asyncio.Task[None]] = set()
+        self.lateness = Lateness(1.0 if pace is None else pace.time_scale)
+        """Of the relay's deliveries, in real time."""
+        self.wire_delays = Lateness(1.0 if pace is None else pace.time_scale)
+        """Of probes through the broker, where there is one."""
+        watched = WatchedTimers(self.loop.call_at_ns, lambda: self.loop.now_ns, self.lateness)
+        self._relay = Relay(self.loop.call_at_ns if pace is None else watched.call_at_ns, lambda: self.loop.now_ns)
+        self._relay.observer = observer
+        self._audit = Audit(scenario, self.workload, self._relay, self.trace, self.members, self.cache)
+        self._audit.patience_ns = 0 if pace is None else round(pace.patience_s * NS_PER_S)
+        self.monitor = self._audit.monitor
+        self.trace.subscribe(self.monitor.observe)
         self._links: dict[str, list[Link]] = {}
-        self._relay = Relay(self.loop.call_at_ns, lambda: self.loop.now_ns)
         self._strikes = Strikes(
-            self.satellites, self._links, self._base_impairments, lambda: self.loop.now_ns, self._log_for("bench")
+            self.members,
+            self._links,
+            lambda link: composition.base_impairments(scenario, link),
+            lambda: self.loop.now_ns,
+            self._log_for("bench"),
         )
 
     def run(self) -> Outcome:
@@ -146,11 +171,11 @@ class Bench:
         """
         interrupted, crash = False, ""
         try:
-            with asyncio.Runner(loop_factory=lambda: self.loop) as runner, fence(self.loop):
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner, self._fence():
                 runner.run(self._main())
-        except KeyboardInterrupt:
-            if not self.satellites:
-                raise  # nothing ran yet, so there is nothing to judge
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            if not self._is_composed:
+                raise KeyboardInterrupt from None  # nothing ran yet, so there is nothing to judge
             interrupted = True
         except Exception as error:  # what escaped from flight or ground is a finding about them, with its traceback
             if not self._is_composed:
@@ -158,86 +183,157 @@ class Bench:
             crash = "".join(traceback.format_exception(error))
         finally:
             digest = self.trace.close()
-        return self._judge(digest, interrupted, crash)
+        outcome = self._audit.judge(
+            self.ground,
+            digest,
+            self.loop.now_ns if self._ended_ns is None else self._ended_ns,
+            reached_end=self.until_ns == self.scenario.duration_ns,
+            interrupted=interrupted,
+            crash=crash,
+        )
+        if self.pace is None:
+            outcome.counters["callbacks"] = self.loop.callbacks_count
+        else:
+            describe(outcome, self.pace, self.lateness, self.wire_delays, self._late_ns)
+        return outcome
 
     # -- composition
 
     async def _main(self) -> None:
+        main = asyncio.current_task()
+        if self.pace is not None and main is not None:
+            self.loop.add_signal_handler(signal.SIGTERM, main.cancel)  # as Ctrl-C: the run so far is judged and kept
         self._connect()
         plan = self.sky.plan(self.scenario)
-        clock = LoopClock(lambda: self.loop.now_ns, self.scenario.epoch_utc_ns)
-        for index in range(len(self.scenario.nodes)):
-            self._make_satellite(index, plan, clock)
-        self._make_ground(plan, clock)
-        self._arm_faults()
-        self._watch()
-        if self._on_progress is not None:
-            self._tell_progress()
-        for satellite in self.satellites.values():
-            satellite.boot(ResetCause.POWER_ON)
-        self.ground.start()
-        self._is_composed = True
-        if self.workload is not None:
-            self.loop.call_at_ns(round(self.workload.spec.submit_at_s * NS_PER_S), self._submit, 0)
-        self.loop.call_at_ns(self.until_ns, self._stop.set)
+        clock = LoopClock(self._world_ns, self.scenario.epoch_utc_ns)
         try:
+            segment = await self._compose(plan, clock)
+            self._arm_faults()
+            if self._lab is not None:
+                await self._lab.start()
+            await self._wait_for_zero()
+            self._watch()
+            if self._on_progress is not None:
+                self._tell_progress()
+            for member in self.members.values():
+                if not member.is_on:
+                    member.boot(ResetCause.POWER_ON)
+            if segment is not None:
+                segment.start()
+            self._is_composed = True
+            if self.workload is not None:
+                self.loop.call_at_ns(round(self.workload.spec.submit_at_s * NS_PER_S), self._submit, 0)
+            self.loop.call_at_ns(self.until_ns, self._stop.set)
             await self._stop.wait()
         finally:
-            for satellite in self.satellites.values():
-                satellite.stop()
-            await self.ground.close()
+            await self._end()
         if self._crash is not None:
             raise self._crash
 
+    async def _compose(self, plan: ContactPlan, clock: LoopClock) -> GroundSegment | None:
+        """Make satellites and ground; returns the ground segment if it runs in this loop."""
+        if self._processes_count:
+            self._lab = await self._open_lab(plan)
+        for index, spec in enumerate(self.scenario.nodes):
+            if spec.kind == "simulated":
+                self.members[spec.name] = self._satellite(index, plan, clock)
+            elif spec.kind == "external":
+                external = composition.external_node(self.scenario, index, self._relay)
+                await external.open()
+                self._audit.externals[FIRST_NODE + index] = external
+            elif self._lab is not None:
+                self.members[spec.name] = self._lab.nodes[spec.name]
+        segment = None
+        if self._lab is not None and self._lab.ground is not None:
+            self.ground: Ground = self._lab.ground
+        else:
+            segment = self._segment(plan, clock)
+            self.ground = LocalGround(segment)
+        if self.workload is not None:
+            self.ground.put_object(self.workload.model)
+        return segment
+
+    async def _open_lab(self, plan: ContactPlan) -> Lab:
+        assert self.pace is not None, "processes run in real time"
+        assert isinstance(self.loop, PacedLoop), "which has a loop of its own"
+        watchers = Watchers(
+            log=self.trace.record,
+            on_frame=self._send,
+            on_complete=self._completed,
+            on_cut=self.monitor.power_cut,
+            on_brown_out=self._strikes.brown_out,
+            on_crash=self._crashed,
+            on_probe=self.wire_delays.note,
+        )
+        lab = Lab(
+            self.scenario,
+            self.sky,
+            plan,
+            pace=self.pace,
+            loop=self.loop,
+            relay=self._relay,
+            keys=self.keys,
+            folder=self._folder,
+            watchers=watchers,
+        )
+        self._lab = lab  # from here on `_end` closes it
+        await lab.open()
+        return lab
+
+    async def _wait_for_zero(self) -> None:
+        """In real time, parts are ready before T+0, or the run begins late and says so."""
+        if self.pace is None:
+            return
+        now_ns = self.loop.now_ns
+        self.trace.record(now_ns, "bench", "bench.ready", {"early_ns": -now_ns})
+        self._late_ns = max(0, now_ns)
+        if now_ns < 0:
+            await asyncio.sleep(-now_ns / NS_PER_S)
+
+    async def _end(self) -> None:
+        """Stop all that runs. In real time, what is on wires is waited for first, so that the books can be closed."""
+        if self.pace is not None:
+            self._ended_ns = self.loop.now_ns
+            for index in range(len(self.scenario.nodes)):
+                self._relay.detach(FIRST_NODE + index)
+            self._relay.detach(GROUND_NODE)
+        for external in self._audit.externals.values():
+            await external.close()
+        for member in self.members.values():
+            member.stop()
+        if self._lab is not None:
+            try:
+                if self._is_composed:
+                    await self._lab.settle()
+            finally:
+                await self._lab.close()
+        elif self._is_composed:
+            await self.ground.close()
+
+    def _world_ns(self) -> int:
+        """The instant for clocks and boards; their world begins at T+0, which in real time is to come at first."""
+        now_ns = self.loop.now_ns
+        return now_ns if now_ns > 0 else 0
+
+    def _fence(self) -> AbstractContextManager[object]:
+        """Around virtual time. In real time, the bearers of our own nodes need clock and sockets."""
+        return fence(self.loop) if isinstance(self.loop, VirtualLoop) else nullcontext()
+
     def _connect(self) -> None:
-        links: dict[tuple[str, tuple[int, int], tuple[int, int]], Link] = {}
-        for sight in self.sky.sights:
-            key = (sight.link, sight.a, sight.b)
-            spec = self._link_spec(sight.a[0])
-            if key not in links:
-                antennas = self._links.setdefault(sight.link, [])
-                name = sight.link if not antennas else f"{sight.link}#{len(antennas) + 1}"
-                links[key] = Link(name, spec.impairments, self.streams.child("links").random)
-                antennas.append(links[key])
-                self._relay.connect(sight.a, sight.b, links[key])
-            window = sight.window
-            links[key].add_window(
-                round(window.start_s * NS_PER_S),
-                round(window.end_s * NS_PER_S),
-                [round(float(t) * NS_PER_S) for t in window.times_s],
-                [float(r) for r in window.range_km],
-            )
+        self._links.update(composition.connect(self.scenario, self.sky, self.streams, self._relay))
 
-    def _link_spec(self, first_node: int) -> LinkSpec:
-        spec = self.scenario.links.ground if first_node == GROUND_NODE else self.scenario.links.isl
-        assert spec is not None, "a sight exists only for a class of links that the scenario has"
-        return spec
-
-    def _make_satellite(self, index: int, plan: ContactPlan, clock: LoopClock) -> None:
+    def _satellite(self, index: int, plan: ContactPlan, clock: LoopClock) -> Satellite:
         spec = self.scenario.nodes[index]
         profile = profiles.load(spec.profile)
-        number = FIRST_NODE + index
-        streams = self.streams.child(spec.name)
-        manager = self.scenario.manager
-        config = NodeConfig(
-            node=number,
-            name=spec.name,
-            ground=GROUND_NODE,
-            interfaces=self._interfaces(index),
-            beacon_period_s=manager.beacon_period_s,
-            housekeeping_period_s=manager.housekeeping_period_s,
-            tick_period_s=manager.tick_period_s,
-            scrub_period_s=manager.scrub_period_s,
-        )
         board = SimulatedBoard(
             profile,
             clock,
             SunlightTable(self.sky.sunlight[index], self.sky.step_s),
             initial_charge_share=spec.initial_charge,
-            on_brown_out=lambda: self._strikes.brown_out(spec.name),
+            on_brown_out=lambda: self._browned_out(spec.name),
         )
-        self.satellites[spec.name] = Satellite(
-            config=config,
+        return Satellite(
+            config=composition.node_config(self.scenario, index, self._ltp_margin_s),
             profile=profile,
             plan=plan,
             sun=self.sky.sun[index],
@@ -245,22 +341,18 @@ class Bench:
             send=lambda node, interface, frame: self._send(spec.name, node, interface, frame),
             clock=clock,
             board=board,
-            disk=SimulatedDisk(DISK_BYTES, streams.random("disk")),
+            disk=SimulatedDisk(DISK_BYTES, self.streams.child(spec.name).random("disk")),
             cache=self.cache,
             log=self._log_for(spec.name),
             on_crash=self._crashed,
+            keys=self.keys[FIRST_NODE + index],
         )
 
-    def _interfaces(self, index: int) -> tuple[InterfaceConfig, ...]:
-        interfaces = [self.scenario.links.ground.interface(RADIO, "radio")]
-        isl = self.scenario.links.isl
-        if isl is not None:
-            terminals = isl_terminals(self.scenario)
-            mine = [terminals[pair][pair.index(index)] for pair in isl_pairs(self.scenario) if index in pair]
-            interfaces += [isl.interface(number, f"laser-{number}") for number in sorted(mine)]
-        return tuple(interfaces)
+    def _browned_out(self, name: str) -> None:
+        accounts = self.members[name].accounts()
+        self._strikes.brown_out(name, accounts is not None and accounts.computing)
 
-    def _log_for(self, source: str) -> Callable[[str, dict[str, object]], None]:
+    def _log_for(self, source: str) -> Log:
         record, loop = self.trace.record, self.loop
 
         def log(kind: str, fields: dict[str, object]) -> None:
@@ -268,34 +360,16 @@ class Bench:
 
         return log
 
-    def _make_ground(self, plan: ContactPlan, clock: LoopClock) -> None:
+    def _segment(self, plan: ContactPlan, clock: LoopClock) -> GroundSegment:
+        """The ground segment in this loop, on the relay."""
         link = MemoryLink(lambda interface, frame: self._send("ground", GROUND_NODE, interface, frame))
-        spec = self.scenario.links.ground
-        fleet = [
-            FleetNode(
-                node=satellite.config.node,
-                name=name,
-                mpix_per_s=satellite.profile.mpix_per_s.value,
-                compute_w=satellite.profile.compute_w.value,
-                idle_w=satellite.profile.idle_w.value + satellite.profile.bus_w.value,
-                array_w=satellite.profile.array_w.value,
-                battery_j=satellite.profile.battery_wh.value * 3600.0,
-                reserve=satellite.config.reserve,
-                sun=self.sky.sun[index],
-            )
-            for index, (name, satellite) in enumerate(self.satellites.items())
-        ]
-        self.ground = GroundSegment(
+        segment = GroundSegment(
             clock=clock,
             link=link,
             disk=SimulatedDisk(GROUND_DISK_BYTES, self.streams.random("ground/disk")),
             plan=plan,
-            interfaces=tuple(
-                spec.interface(antenna, f"{station.name}-{antenna}")
-                for station, antennas in zip(self.scenario.stations, self.sky.station_interfaces, strict=True)
-                for antenna in antennas
-            ),
-            fleet=fleet,
+            interfaces=composition.ground_interfaces(self.scenario, self.sky),
+            fleet=composition.fleet(self.scenario, self.sky),
             dictionary_digest=DICTIONARY_DIGEST,
             beacon_period_s=self.scenario.manager.beacon_period_s,
             store_bytes=GROUND_DISK_BYTES // 2,
@@ -305,73 +379,59 @@ class Bench:
             on_crash=lambda error: self._crashed("ground", error),
             ledger_path=None if self._folder is None else self._folder / "ledger.db",
             archive_path=None if self._folder is None else self._folder / "archive.db",
+            keys=self.keys[GROUND_NODE],
+            limits=AgentLimits(ltp=LtpConfig(margin_ns=round(self._ltp_margin_s * NS_PER_S))),
         )
         self._relay.attach(GROUND_NODE, link.deliver)
-        if self.workload is not None:
-            self.ground.store.put(self.workload.model)
-
-    # -- work
-
-    def _submit_one(self, item: Item) -> int:
-        assert self.workload is not None, "nothing is submitted without a workload"
-        spec = self.workload.spec
-        self.ground.store.put(item.data)
-        return self.ground.submit(
-            JobRequest(
-                kind=KIND,
-                model=self.workload.model_digest,
-                model_bytes=len(self.workload.model),
-                data=item.digest,
-                data_bytes=len(item.data),
-                steps_count=cloud_mask.STEPS,
-                step_mpix=spec.step_mpix,
-                priority=spec.priority,
-                deadline_s=spec.deadline_s,
-                checkpoint_steps=spec.checkpoint_steps,
-                product_measure_max=spec.product_cover_max,
-            )
-        )
-
-    def _objection(self, report: JobReport, result: bytes, product: bytes | None) -> str | None:
-        assert self.workload is not None, "nothing comes back without a workload"
-        return self.workload.objection(result)
-
-    def _completed(self, job: int, report: JobReport, result: bytes) -> None:
-        self.results[job] = JobResult(report, result, self.loop.now_ns)
-
-    def _submit(self, position: int) -> None:
-        """Hand jobs to the ground, all at once or spaced."""
-        assert self.workload is not None, "nothing is submitted without a workload"
-        items, spacing_s = self.workload.items, self.workload.spec.submit_spacing_s
-        while position < len(items):
-            item = items[position]
-            self.items[self._submit_one(item)] = item
-            position += 1
-            if spacing_s > 0 and position < len(items):
-                self.loop.call_later(spacing_s, self._submit, position)
-                return
+        return segment
 
     def _arm_faults(self) -> None:
         injector = Injector(
             self._strikes, self.loop.call_at_ns, self._log_for("bench"), self.streams.child("strikes").random
         )
         self.trace.subscribe(injector.observe)
-        injector.arm(self.scenario.faults)
-        radiation = self.scenario.radiation
-        if radiation is None or self.workload is None:
-            return
-        bits = self.workload.weight_bits_count
-        for index, spec in enumerate(self.scenario.nodes):
-            profile = self.satellites[spec.name].profile
-            rate = profile.model_cross_section_cm2_bit.value * bits * radiation.acceleration
-            steps = sky_of.flux_steps(self.sky, index, 0.0, self.until_ns / NS_PER_S)
-            injector.arm_upsets(spec.name, steps, self.sky.step_s, rate)
+        members = list(self.members.values())
+        composition.arm_faults(injector, self.scenario, self.sky, members, self.workload, self.until_ns)
 
-    def _base_impairments(self, link: str) -> Impairments:
-        stations = {station.name for station in self.scenario.stations}
-        return self._link_spec(GROUND_NODE if link.split("/")[0] in stations else FIRST_NODE).impairments
+    # -- work
 
-    # -- ending
+    def _submit(self, position: int) -> None:
+        """Hand jobs to the ground, all at once or spaced."""
+        assert self.workload is not None, "nothing is submitted without a workload"
+        items, spacing_s = self.workload.items, self.workload.spec.submit_spacing_s
+        while position < len(items):
+            self._submit_one(items[position], self.workload)
+            position += 1
+            if spacing_s > 0 and position < len(items):
+                self.loop.call_later(spacing_s, self._submit, position)
+                return
+
+    def _submit_one(self, item: Item, workload: Workload) -> None:
+        spec = workload.spec
+        self.ground.put_object(item.data)
+        request = JobRequest(
+            kind=KIND,
+            model=workload.model_digest,
+            model_bytes=len(workload.model),
+            data=item.digest,
+            data_bytes=len(item.data),
+            steps_count=cloud_mask.STEPS,
+            step_mpix=spec.step_mpix,
+            priority=spec.priority,
+            deadline_s=spec.deadline_s,
+            checkpoint_steps=spec.checkpoint_steps,
+            product_measure_max=spec.product_cover_max,
+        )
+        self.ground.submit(request, lambda job: self._audit.items.update({job: item}))
+
+    def _objection(self, report: JobReport, result: bytes, product: bytes | None) -> str | None:
+        assert self.workload is not None, "nothing comes back without a workload"
+        return self.workload.objection(result)
+
+    def _completed(self, job: int, report: JobReport, result: bytes) -> None:
+        self._audit.results[job] = JobResult(report, result, self.loop.now_ns)
+
+    # -- while it runs
 
     def _crashed(self, name: str, error: BaseException) -> None:
         if self._crash is None:
@@ -394,103 +454,39 @@ class Bench:
 
     def _send(self, name: str, node: int, interface: int, frame: Frame) -> None:
         """Take a frame from a lab wire: queues are longest while their transmitter is busy, so this is when to look."""
-        satellite = self.satellites.get(name)
-        agent = self.ground.agent if satellite is None else satellite.agent
+        member = self.members.get(name)
+        agent = self.ground.agent if member is None else member.agent
         if agent is not None:
             judge_bounds(self.monitor, name, agent, self.loop.now_ns)
         self._relay.send(node, interface, frame)
 
-    def _agents(self) -> dict[str, BundleAgent]:
-        nodes = {name: s.node.agent for name, s in self.satellites.items() if s.node is not None}
-        return nodes | {"ground": self.ground.agent}
-
     def _watch(self) -> None:
-        """Sample the boards: extremes that no node reports."""
-        for satellite in self.satellites.values():
-            sensors = satellite.board.sensors()
-            self._lowest_share = min(self._lowest_share, sensors.charge_j / sensors.battery_j)
-            self._hottest_degc = max(self._hottest_degc, sensors.electronics_degc)
-        judge_queues(self.monitor, self._agents(), self.loop.now_ns)
-        channel = self._relay.total()
-        # ties the digest to every frame, which would be too many to record one by one
-        traffic = {"sent": channel.sent, "bytes": channel.delivered_bytes, "flipped_bits": channel.flipped_bits}
-        self.trace.record(self.loop.now_ns, "bench", "channel", traffic)
+        """Sample boards, queues and traffic."""
+        if self._lab is None:
+            self._audit.watch(self.ground, self.loop.now_ns)
+        else:
+            watching = asyncio.get_running_loop().create_task(self._ask_and_watch(self._lab), name="bench/watch")
+            self._watching.add(watching)
+            watching.add_done_callback(self._watching.discard)
         self.loop.call_later(WATCH_S, self._watch)
 
-    def _judge(self, digest: str, interrupted: bool, crash: str) -> Outcome:
-        now_ns = self.loop.now_ns
-        is_whole = not (interrupted or crash) and self.until_ns == self.scenario.duration_ns
-        if is_whole:  # a run that was stopped early leaves jobs open, and nobody broke a promise
-            self.monitor.finish(now_ns)
-        everyone = self.satellites.values()
-        if not crash:  # which stops in the middle of a delivery
-            judge_queues(self.monitor, self._agents(), now_ns)
-            judge_channel(self.monitor, self._relay, now_ns)
-            judge_frames(self.monitor, self._relay, everyone, NodeCounts.of_agent(self.ground.agent), now_ns)
-        judge_energy(self.monitor, everyone, now_ns)
-        counters = self._count()
-        if self.workload is not None:
-            counters |= judge_results(self.monitor, self.workload, self.items, self.results, self.cache, now_ns)
-        fired = {kind: count for kind, count in sorted(self.trace.counts.items()) if kind.startswith("fault.")}
-        unmet = []
-        if is_whole:
-            for name, least in sorted(self.scenario.expect.items()):
-                value = counters.get(name, self.trace.counts.get(name, 0))
-                if value < least:
-                    unmet.append(f"expect.{name}: {value:g}, at least {least} asked")
-        return Outcome(
-            digest=digest,
-            counters=counters,
-            violations=self.monitor.violations,
-            results=self.results,
-            unmet=unmet,
-            ended_ns=now_ns,
-            fired=fired,
-            is_whole=is_whole,
-            interrupted=interrupted,
-            crash=crash,
-        )
-
-    def _count(self) -> dict[str, float]:
-        """Numbers of the whole run."""
-        events, channel = self.trace.counts, self._relay.total()
-        counts = sum((s.totals() for s in self.satellites.values()), NodeCounts.of_agent(self.ground.agent))
-        ends = [end for ended in self.monitor.ended.values() for end in ended]
-        return {
-            "jobs_accepted": len(self.monitor.accepted),
-            "jobs_completed": ends.count("job.completed"),
-            "jobs_failed": ends.count("job.failed"),
-            "attempts_placed": events.get("job.placed", 0),
-            "jobs_paused": events.get("job.paused", 0),
-            "jobs_paused_energy": self.monitor.pauses.get("energy", 0),
-            "jobs_paused_heat": self.monitor.pauses.get("temperature", 0),
-            "jobs_resumed": events.get("job.resumed", 0),
-            "uplinked_bytes": self.ground.cluster.counts.uplinked_bytes,
-            "frames_sent": channel.sent,
-            "frames_lost": channel.lost + channel.blocked() + channel.queue_dropped,
-            "bits_flipped": channel.flipped_bits,
-            "frames_flipped_rejected": channel.flipped_frames,
-            "frames_corrected": counts.frames_corrected,
-            "frames_rejected": counts.frames_rejected,
-            "retransmissions": counts.retransmissions,
-            "bundles_rerouted": counts.rerouted,
-            "bundles_dropped": counts.dropped,
-            "node_resets": events.get("fault.node_reset", 0),
-            "link_outages": events.get("fault.link_outage", 0),
-            "weight_upsets": events.get("fault.upset", 0) + events.get("fault.weight_upset", 0),
-            "upset_acceleration": 0 if self.scenario.radiation is None else self.scenario.radiation.acceleration,
-            "models_repaired": counts.models_repaired,
-            "jobs_rolled_back": events.get("job.rolled_back", 0),
-            "energy_drawn_j": round(sum(s.board.account.drawn_j for s in self.satellites.values())),
-            "lowest_charge_percent": round(100 * self._lowest_share, 1),
-            "hottest_degc": round(self._hottest_degc, 1),
-            "virtual_s": round(self.loop.now_ns / NS_PER_S, 1),
-            "trace_events": self.trace.events_count,
-            "callbacks": self.loop.callbacks_count,
-        }
+    async def _ask_and_watch(self, lab: Lab) -> None:
+        await lab.refresh()
+        self._audit.watch(self.ground, self.loop.now_ns)
 
     def mosaic_rows(self) -> list[MosaicRow]:
         """Scene, truth and masks that came down, for the picture."""
         assert self.workload is not None, "a mosaic needs a workload"
-        masks = {job: (self.items[job], cloud_mask.decode_mask(done.result)) for job, done in self.results.items()}
+        items = self._audit.items
+        masks = {job: (items[job], cloud_mask.decode_mask(done.result)) for job, done in self._audit.results.items()}
         return mosaic_rows(self.workload, masks)
+
+
+def _check_kinds(scenario: Scenario, pace: Pace | None) -> None:
+    if pace is not None:
+        return
+    for node in scenario.nodes:
+        if node.kind != "simulated":
+            raise ConfigError(
+                f"node {node.name}: kind {node.kind!r} runs in real time only, expected a time scale (--time-scale 1)"
+            )

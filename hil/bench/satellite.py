@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
@@ -12,49 +11,16 @@ from flightsw.config import BoardProfile, NodeConfig, SunInterval
 from flightsw.link.memory import MemoryLink
 from flightsw.net.agent import BundleAgent
 from flightsw.net.contacts import ContactPlan
+from flightsw.net.keys import KeyRing
 from flightsw.node import Node, NodePorts
 from flightsw.ports import Frame, Log, Random, ResetCause
+from hil.bench.accounts import Accounts, EnergyState, NodeCounts
 from hil.channel.relay import Relay
 from hil.sim.disk import SimulatedDisk
 
 BOOT_S = 5.0
 """From a commanded reset to the start of the manager [s]: a warm start of a small Linux board; power cuts name their
 own."""
-
-
-@dataclass(slots=True)
-class NodeCounts:
-    """What the bench sums up over the boots of a node."""
-
-    frames_accepted: int = 0
-    frames_corrected: int = 0
-    frames_rejected: int = 0
-    retransmissions: int = 0
-    rerouted: int = 0
-    dropped: int = 0
-    models_repaired: int = 0
-
-    @classmethod
-    def of(cls, node: Node) -> "NodeCounts":
-        """Those of one boot."""
-        return replace(cls.of_agent(node.agent), models_repaired=node.models.repaired_count)
-
-    @classmethod
-    def of_agent(cls, agent: BundleAgent) -> "NodeCounts":
-        """Those of a bundle agent."""
-        counters = agent.counters
-        return cls(
-            frames_accepted=sum(one.frames_accepted_count for one in counters.interfaces.values()),
-            frames_corrected=sum(one.frames_corrected_count for one in counters.interfaces.values()),
-            frames_rejected=sum(one.frames_rejected_count for one in counters.interfaces.values()),
-            retransmissions=counters.ltp.retransmissions_count,
-            rerouted=counters.bundles_rerouted_count,
-            dropped=counters.bundles_dropped_count,
-        )
-
-    def __add__(self, other: "NodeCounts") -> "NodeCounts":
-        """Field by field."""
-        return NodeCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 class Satellite:
@@ -86,6 +52,7 @@ class Satellite:
         cache: InferenceCache,
         log: Log,
         on_crash: Callable[[str, BaseException], None],
+        keys: KeyRing | None = None,
     ) -> None:
         self.config = config
         self.profile = profile
@@ -104,6 +71,7 @@ class Satellite:
         self._cache = cache
         self._log = log
         self._on_crash = on_crash
+        self._keys = keys
         self._task: asyncio.Task[None] | None = None
         self._link: MemoryLink | None = None
 
@@ -134,7 +102,7 @@ class Satellite:
             reset=self._reset_later,
             log=self._log,
         )
-        self.node = Node(self.config, self.profile, ports, self._plan, self._sun)
+        self.node = Node(self.config, self.profile, ports, self._plan, self._sun, self._keys)
         self._relay.attach(number, self._link.deliver)
         self._task = asyncio.get_running_loop().create_task(self.node.run(), name=self.config.name)
         self._task.add_done_callback(self._ended)
@@ -178,6 +146,19 @@ class Satellite:
             return False
         name = names[random.randrange(len(names))]
         self.disk.flip_bit(name, random.randrange(8 * len(self.disk.read(name))))
+        return True
+
+    def accounts(self) -> Accounts | None:
+        """The books of the manager now; None while it is off."""
+        return None if self.node is None else Accounts.of_node(self.node)
+
+    def energy(self) -> EnergyState:
+        """Battery and heat now."""
+        return EnergyState.of(self.board)
+
+    @property
+    def is_exact(self) -> bool:
+        """Always: nothing that was delivered is missing from the counts."""
         return True
 
     def totals(self) -> NodeCounts:

@@ -23,6 +23,8 @@ from hil.world.contacts import plus_grid_pairs, ring_pairs
 
 NodeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 NS_PER_S = 1_000_000_000
+Kind = Literal["simulated", "process", "external"]
+Wire = Literal["", "serial", "mqtt"]
 
 
 class RingOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="ring", tag_field="kind"):
@@ -53,14 +55,30 @@ class ElementsOrbit(
     file: str
 
 
+class PortSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The UDP port behind one interface of a foreign node: one LTP segment in each datagram."""
+
+    interface: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    local: str
+    """Where the bench listens, `host:port`."""
+    remote: str
+    """Where the foreign node listens, `host:port`."""
+
+
 class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One node of the fleet."""
 
     name: NodeName
-    profile: str
-    """Name of a shipped board profile, or path of a TOML file."""
-    kind: Literal["simulated"] = "simulated"
+    profile: str = ""
+    """Name of a shipped board profile, or path of a TOML file; not of an external node."""
+    kind: Kind = "simulated"
+    """`simulated`: a coroutine of the bench. `process`: a program of its own, in real time. `external`: a foreign node
+    behind UDP ports, in real time."""
+    link: Wire = ""
+    """Lab wire of a process: a pseudo-terminal (the default) or a broker."""
     initial_charge: Share = 0.9
+    ports: tuple[PortSpec, ...] = ()
+    """Of an external node."""
 
 
 class StationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -244,11 +262,16 @@ def check(scenario: Scenario, where: str) -> None:
     for field, spec in (("links.ground", scenario.links.ground), ("links.isl", scenario.links.isl)):
         if spec is not None:
             _check_coding(spec, f"{where}: {field}")
+    for index, one in enumerate(scenario.nodes):
+        _check_node(one, f"{where}: nodes[{index}]")
+    external = {node.name for node in scenario.nodes if node.kind == "external"}
     links = set(link_names(scenario))
     for index, fault in enumerate(scenario.faults):
         node, link = getattr(fault, "node", None), getattr(fault, "link", None)
         if node is not None and node not in nodes:
             raise ConfigError(f"{where}: faults[{index}].node: {node!r} is not in the fleet")
+        if node in external:
+            raise ConfigError(f"{where}: faults[{index}].node: {node!r} is external, expected a node of the bench")
         if link is not None and link not in links:
             raise ConfigError(
                 f"{where}: faults[{index}].link: {link!r} is no link of this fleet; links are named like "
@@ -258,6 +281,30 @@ def check(scenario: Scenario, where: str) -> None:
             raise ConfigError(
                 f"{where}: faults[{index}].at_s: {fault.at_s} is past the run's end, expected < {scenario.duration_s}"
             )
+
+
+def _check_node(node: NodeSpec, where: str) -> None:
+    if node.kind != "external" and not node.profile:
+        raise ConfigError(f"{where}.profile: missing, expected a board profile for a node of kind {node.kind!r}")
+    if node.link and node.kind != "process":
+        raise ConfigError(f"{where}.link: {node.link!r}, expected none for a node of kind {node.kind!r}")
+    if bool(node.ports) != (node.kind == "external"):
+        raise ConfigError(
+            f"{where}.ports: {len(node.ports)} ports, expected some for external nodes and none for others"
+        )
+
+
+def with_kind(scenario: Scenario, kind: Kind, link: Wire) -> Scenario:
+    """The scenario with all nodes of one kind, but external ones, which stay what they are."""
+    nodes = tuple(node if node.kind == "external" else replace(node, kind=kind, link=link) for node in scenario.nodes)
+    changed = replace(scenario, nodes=nodes)
+    check(changed, scenario.name)
+    return changed
+
+
+def needs_real_time(scenario: Scenario) -> bool:
+    """Whether some node cannot run in virtual time."""
+    return any(node.kind != "simulated" for node in scenario.nodes)
 
 
 def _check_coding(spec: LinkSpec, where: str) -> None:

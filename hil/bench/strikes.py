@@ -7,10 +7,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from flightsw.ports import Log, Random, ResetCause
-from flightsw.wire.messages import JobState
-from hil.bench.satellite import Satellite
+from hil.bench.member import Member
 from hil.channel.impairments import Impairments
 from hil.channel.link import Link
+from hil.faults.injector import Struck
 from hil.faults.plan import LinkDegraded
 
 NS_PER_S: Final = 1_000_000_000
@@ -23,10 +23,10 @@ REORDER_DELAY_S: Final = 0.05
 
 
 class Strikes:
-    """Implements `hil.faults.injector.Strikable` on satellites and links.
+    """Implements `hil.faults.injector.Strikable` on members of the fleet and links.
 
     Args:
-        satellites: by name.
+        members: by name.
         links: channels by the link's name; a station with several antennas has several for each satellite.
         impairments: the undisturbed impairments of a link.
         now_ns: the present instant.
@@ -35,13 +35,13 @@ class Strikes:
 
     def __init__(
         self,
-        satellites: Mapping[str, Satellite],
+        members: Mapping[str, Member],
         links: Mapping[str, list[Link]],
         impairments: Callable[[str], Impairments],
         now_ns: Callable[[], int],
         record: Log,
     ) -> None:
-        self._satellites = satellites
+        self._members = members
         self._links = links
         self._impairments = impairments
         self._now_ns = now_ns
@@ -51,11 +51,11 @@ class Strikes:
 
     def reset_node(self, node: str, cause: str, off_s: float) -> bool:
         """Cut a node's power and boot it later."""
-        satellite = self._satellites[node]
-        if not satellite.is_on:
+        member = self._members[node]
+        if not member.is_on:
             return False
-        satellite.cut()
-        satellite.boot_later(off_s, ResetCause[cause])
+        member.cut()
+        member.boot_later(off_s, ResetCause[cause])
         return True
 
     def break_link(self, link: str, duration_s: float) -> bool:
@@ -85,31 +85,28 @@ class Strikes:
         asyncio.get_running_loop().call_later(fault.duration_s, self._restore, link, number)
         return True
 
-    def strike_weights(self, node: str, random: Random, bits: int) -> bool:
+    def strike_weights(self, node: str, random: Random, bits: int) -> Struck:
         """Flip bits of a model in a node's memory."""
-        return self._satellites[node].strike_weights(random, bits)
+        return self._members[node].strike_weights(random, bits)
 
-    def rot_object(self, node: str, random: Random) -> bool:
+    def rot_object(self, node: str, random: Random) -> Struck:
         """Flip a bit of a stored object."""
-        return self._satellites[node].rot_object(random)
+        return self._members[node].rot_object(random)
 
-    def brown_out(self, name: str) -> None:
+    def brown_out(self, name: str, computing: bool) -> None:
         """A battery is empty: power is gone until the array has charged it. Called from inside the board: only
         schedules."""
-        node = self._satellites[name].node
-        computing = node is not None and node.jobs.count(JobState.RUNNING) > 0
         self._record("fault.brown_out", {"node": name, "computing": computing})
         loop = asyncio.get_running_loop()
-        loop.call_soon(self._satellites[name].cut)
+        loop.call_soon(self._members[name].cut)
         loop.call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
 
     def _after_brown_out(self, name: str) -> None:
-        satellite = self._satellites[name]
-        sensors = satellite.board.sensors()
-        if sensors.charge_j < BROWN_OUT_BOOT_SHARE * sensors.battery_j:
+        member = self._members[name]
+        if member.energy().charge_share < BROWN_OUT_BOOT_SHARE:
             asyncio.get_running_loop().call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
-        elif not satellite.is_on:
-            satellite.boot(ResetCause.BROWN_OUT)
+        elif not member.is_on:
+            member.boot(ResetCause.BROWN_OUT)
 
     def _restore(self, link: str, number: int) -> None:
         if self._degradations[link] == number:

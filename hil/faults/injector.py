@@ -4,6 +4,7 @@ What struck, and whether it hit anything, is recorded: a fault that never fired 
 about the system.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -13,6 +14,10 @@ from hil.faults.plan import Fault, LinkDegraded, LinkOutage, NodeReset, ObjectRo
 NS_PER_S: Final = 1_000_000_000
 STRIKE_AFTER_CHECKPOINT_NS: Final = 1_000_000_000
 """A strike that waits for a running job comes this long after a checkpoint [ns]: in the middle of the next step."""
+
+
+Struck = bool | asyncio.Future[bool]
+"""Whether a strike hit anything; a node in a process of its own answers later."""
 
 
 class Strikable(Protocol):
@@ -30,11 +35,11 @@ class Strikable(Protocol):
         """Make a link worse for a while."""
         ...
 
-    def strike_weights(self, node: str, random: Random, bits: int) -> bool:
+    def strike_weights(self, node: str, random: Random, bits: int) -> Struck:
         """Flip bits of a model in memory."""
         ...
 
-    def rot_object(self, node: str, random: Random) -> bool:
+    def rot_object(self, node: str, random: Random) -> Struck:
         """Flip a bit of a stored object."""
         ...
 
@@ -111,6 +116,7 @@ class Injector:
 
     def _strike(self, fault: Fault, random: Random) -> None:
         target = self._target
+        fired: Struck
         match fault:
             case NodeReset():
                 fired = target.reset_node(fault.node, fault.cause, fault.off_s)
@@ -128,8 +134,15 @@ class Injector:
                 fired = target.rot_object(fault.node, random)
                 fields = {"node": fault.node}
         kind = str(type(fault).__struct_config__.tag)
-        self._record(f"fault.{kind}" if fired else "fault.not_activated", {"fault": kind, **fields})
+        self._tell(f"fault.{kind}", fired, {"fault": kind, **fields})
 
     def _upset(self, node: str, random: Random) -> None:
         fired = self._target.strike_weights(node, random, 1)
-        self._record("fault.upset" if fired else "fault.not_activated", {"fault": "upset", "node": node})
+        self._tell("fault.upset", fired, {"fault": "upset", "node": node})
+
+    def _tell(self, kind: str, fired: Struck, fields: dict[str, object]) -> None:
+        """Record a strike, once it is known whether it hit."""
+        if isinstance(fired, bool):
+            self._record(kind if fired else "fault.not_activated", fields)
+        else:
+            fired.add_done_callback(lambda answer: self._tell(kind, answer.result(), fields))

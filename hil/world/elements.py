@@ -121,6 +121,8 @@ def _json_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         records = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # integers of 5,000 digits, and arrays nested as deep
+        raise ConfigError(f"{path}: not JSON: {error}") from None
     for number, record in enumerate(records if isinstance(records, list) else [records], 1):
         where = f"{path}: record {number}"
         if not isinstance(record, dict):
@@ -130,8 +132,11 @@ def _json_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _csv_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     reader = csv.DictReader(_text(path).splitlines(), restval="")
-    for fields in reader:
-        yield f"{path}:{reader.line_num}", fields
+    try:
+        for fields in reader:
+            yield f"{path}:{reader.line_num}", fields
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{reader.line_num + 1}: not CSV: {error}") from None
 
 
 def _xml_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -157,7 +162,7 @@ def _satellite(where: str, record: Mapping[str, Any]) -> tuple[str, Satrec]:
     satrec = Satrec()
     try:
         omm.initialize(satrec, fields, WGS72)
-    except ValueError as error:  # a date, or one of the descriptive numbers
+    except (ValueError, TypeError, OverflowError) as error:  # a date, or one of the descriptive fields
         raise ConfigError(f"{where}: {error}") from None
     _check_satrec(where, satrec)
     return fields.get("OBJECT_NAME") or f"norad-{fields['NORAD_CAT_ID']}", satrec

@@ -1,0 +1,102 @@
+"""The bench's ends of the lab wires of programs, and what each kind of wire promises."""
+
+from typing import Protocol
+
+from flightsw.ports import Frame, FrameReceiver
+from hil.channel.wires import MqttWire, PtyWire
+
+
+class LabWire(Protocol):
+    """One program's lab wire."""
+
+    @property
+    def url(self) -> str:
+        """What the program opens its end with."""
+        ...
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether everything that was delivered to it has reached the program, or will."""
+        ...
+
+    def on_frame(self, receiver: FrameReceiver) -> None:
+        """Say who takes (interface, frame) from the program."""
+        ...
+
+    def deliver(self, interface: int, frame: Frame) -> None:
+        """Send one frame to the program."""
+        ...
+
+    def forget(self) -> None:
+        """The program's power went off: what waits for it is lost."""
+        ...
+
+    def close(self) -> None:
+        """Give the wire back."""
+        ...
+
+
+class SerialLabWire:
+    """A pseudo-terminal: loses nothing but what its bounded queue drops, and counts that."""
+
+    def __init__(self) -> None:
+        self._wire = PtyWire()
+
+    @property
+    def url(self) -> str:
+        """What the program opens its end with."""
+        return self._wire.url
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing was dropped."""
+        return self._wire.status().dropped_out_count == 0
+
+    def on_frame(self, receiver: FrameReceiver) -> None:
+        """Say who takes (interface, frame) from the program."""
+        self._wire.on_frame = receiver
+
+    def deliver(self, interface: int, frame: Frame) -> None:
+        """Send one frame to the program."""
+        self._wire.deliver(interface, frame)
+
+    def forget(self) -> None:
+        """The program's power went off: what waits for it is lost."""
+        self._wire.forget()
+
+    def close(self) -> None:
+        """Give the pseudo-terminal back."""
+        self._wire.close()
+
+
+class MqttLabWire:
+    """A client of a broker with QoS 0: the broker may drop, and says nothing.
+
+    Args:
+        wire: of `MqttWires`, which its owner closes.
+    """
+
+    is_exact = False
+
+    def __init__(self, wire: MqttWire) -> None:
+        self._wire = wire
+
+    @property
+    def url(self) -> str:
+        """What the program opens its end with."""
+        return self._wire.url
+
+    def on_frame(self, receiver: FrameReceiver) -> None:
+        """Say who takes (interface, frame) from the program."""
+        self._wire.on_frame = receiver
+
+    def deliver(self, interface: int, frame: Frame) -> None:
+        """Send one frame to the program."""
+        self._wire.deliver(interface, frame)
+
+    def forget(self) -> None:
+        """Nothing waits here: what the broker still has goes to nobody, since a session of QoS 0 ends with its
+        client."""
+
+    def close(self) -> None:
+        """Nothing to give back: the client is shared."""
