@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 JOBS   ?= 2
 BENCH_JSON ?= build/bench
-BENCHMARKS := world coding sim_speed
+BENCHMARKS := world coding wire undetected goodput security sim_speed delivery boot
 
 ifdef UV
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint types bench docs clean
+.PHONY: help demo test test-slow test-real-time test-all lint types bench docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,12 +46,15 @@ types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
 
 test: lint types  ## linters, types, contracts, tests and a short soak
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not real_time"
 
 test-slow: $(VENV)/.dev  ## what needs minutes: 200 randomised seeds, other Pythons
-	$(BIN)/python -m pytest -n $(JOBS) -m slow
+	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not real_time"
 
-test-all: test test-slow  ## everything
+test-real-time: $(VENV)/.dev  ## the twelve-node scenario as processes: over ptys, mosquitto, NATS, and mixed
+	$(BIN)/python -m pytest -m real_time
+
+test-all: test test-slow test-real-time  ## everything
 
 bench: $(VENV)/.dev  ## run every benchmark; figures also as JSON in build/bench
 	@mkdir -p $(BENCH_JSON)

@@ -27,6 +27,8 @@ from flightsw.config import InterfaceConfig, NodeConfig, SunInterval
 from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.link.memory import MemoryLink
 from flightsw.net.contacts import Contact, ContactPlan
+from flightsw.net.keys import KEY_BYTES, derived_rings
+from flightsw.net.security import SecurityPolicy
 from flightsw.ports import Log, ResetCause
 from ground.fleet import FleetNode
 from ground.segment import GroundSegment
@@ -62,15 +64,19 @@ class Fleet:
         nodes_count: how many nodes.
         housekeeping_s: period of the housekeeping record, which is no beacon [s].
         folder: where trace, ledger and archive go.
+        is_signed: whether telemetry is signed.
     """
 
-    def __init__(self, nodes_count: int, housekeeping_s: float, folder: Path) -> None:
+    def __init__(self, nodes_count: int, housekeeping_s: float, folder: Path, is_signed: bool = True) -> None:
         self.loop = VirtualLoop()
         self.streams = Streams(7)
         self.trace = Trace(folder / "trace.jsonl", {"scenario": "heartbeat", "seed": 7})
         self.relay = Relay(self.loop.call_at_ns, lambda: self.loop.now_ns)
         self.crashes: list[BaseException] = []
         self._housekeeping_s = housekeeping_s
+        self._is_signed = is_signed
+        numbers = range(FIRST_NODE, FIRST_NODE + nodes_count)
+        self._keys = derived_rings(self.streams.bytes("keys", KEY_BYTES), numbers, GROUND_NODE)
         clock = LoopClock(lambda: self.loop.now_ns, EPOCH_UTC_NS)
         plan = _plan(nodes_count)
         for index in range(nodes_count):
@@ -89,6 +95,7 @@ class Fleet:
             ground=GROUND_NODE,
             interfaces=(InterfaceConfig(index=RADIO, name="radio"),),
             housekeeping_period_s=self._housekeeping_s,
+            sign_telemetry=self._is_signed,
         )
         return Satellite(
             config=config,
@@ -103,6 +110,7 @@ class Fleet:
             cache=cache,
             log=self._log_for(name),
             on_crash=lambda _, error: self.crashes.append(error),
+            keys=self._keys[config.node],
         )
 
     def _ground(self, plan: ContactPlan, clock: LoopClock, folder: Path) -> GroundSegment:
@@ -124,6 +132,8 @@ class Fleet:
             record=self._log_for("ground"),
             on_crash=self.crashes.append,
             archive_path=folder / "archive.db",
+            keys=self._keys[GROUND_NODE],
+            policy=SecurityPolicy(self._is_signed),
         )
         self.relay.attach(GROUND_NODE, link.deliver)
         return ground
@@ -235,10 +245,11 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="simulated seconds after the warm-up")
     parser.add_argument("--housekeeping", type=float, default=NEVER_S, metavar="S", help="period; never if not given")
+    parser.add_argument("--unsigned", action="store_true", help="do not sign telemetry")
     parser.add_argument("--profile", action="store_true", help="also say where the time goes; slows the run down")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fleet = Fleet(options.nodes, options.housekeeping, Path(folder))
+        fleet = Fleet(options.nodes, options.housekeeping, Path(folder), not options.unsigned)
         with asyncio.Runner(loop_factory=lambda: fleet.loop) as runner, fence(fleet.loop):
             profiler = cProfile.Profile(time.process_time) if options.profile else None
             print(json.dumps(runner.run(_measure(fleet, options.seconds, profiler))))

@@ -16,9 +16,31 @@ PEERS: Final = Path(__file__).resolve().parent.parent / ".peers"
 
 ENVIRONMENTS: Final[dict[str, tuple[str, ...]]] = {
     "pyd3tn": ("pyD3TN==0.15.2",),  # pins cbor2 5.8
-    "cfdp-py": ("cfdp-py==0.7.0",),
-    "asyncio-mqtt": ("asyncio-mqtt==0.16.2", "paho-mqtt<2"),  # breaks with paho-mqtt 2
-    "coding": ("creedsolo==2.1.1b1", "galois==0.4.11", "reedsolo==1.7.0", "crcmod-plus", "spacepackets"),
+    "cfdp-py": ("cfdp-py==0.7.0", "fastcrc==0.3.6"),  # its newest fastcrc does not resolve
+    # asyncio-mqtt breaks with paho-mqtt 2; the others are what the bearers import
+    "asyncio-mqtt": (
+        "asyncio-mqtt==0.16.2",
+        "paho-mqtt<2",
+        "cbor2>=6.1.1,<7",
+        "cobs>=1.2.1",
+        "crc32c>=2.7",
+        "msgspec>=0.19",
+        "numpy>=2.2",
+        "pyserial>=3.5",
+    ),
+    # not creedsolo: its pre-releases have no wheel, and no source that this index still has
+    "coding": (
+        "corncobs==1.0.3",
+        "crc32c-rs==0.0.7",
+        "crcmod-plus==2.3.6",
+        "fastcrc==0.3.6",
+        "galois==0.4.11",
+        "google-crc32c==1.9.0",
+        "reed-solomon-ccsds==1.0.3",
+        "reedsolo==1.7.0",
+        "sliplib==0.7.2",
+        "spacepackets==0.32.0",
+    ),
     "fuzz": (
         "atheris",
         "cbor2>=6.1.1,<7",

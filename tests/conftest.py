@@ -3,10 +3,13 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from hil.broker_programs import BrokerTls
 
 MISSING = "missing tool: "
 """How the reason of such a skip begins."""
@@ -52,3 +55,23 @@ def need_tool() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> BrokerTls:
+    """An authority, a certificate of 127.0.0.1 and one of a client, made by openssl as docs/links.md says."""
+    openssl, folder = need_tool("openssl"), tmp_path_factory.mktemp("certificates")
+
+    def make(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], cwd=folder, capture_output=True, check=True)
+
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    make("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=lab authority")
+    for name, alternative in (("broker", "IP:127.0.0.1"), ("client", "DNS:client")):
+        make("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / "names").write_text(f"subjectAltName={alternative}\n")
+        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+        make("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
+    both = folder / "client-both.pem"
+    both.write_text((folder / "client.pem").read_text() + (folder / "client.key").read_text())
+    return BrokerTls(folder / "broker.pem", folder / "broker.key", folder / "ca.pem")

@@ -30,3 +30,13 @@ def test_sim_speed_carries_the_beacons_of_each_size_to_the_ground(tmp_path):
     shares = [result["value"] for name, result in results.items() if name.startswith("profile share")]
     assert abs(sum(shares) - 100) < 1e-6
     assert any(name.endswith("flightsw/wire/bundles") for name in results)
+
+
+def test_security_measures_both_ends_and_finds_what_a_tag_adds_to_a_frame(tmp_path):
+    path = tmp_path / "security.json"
+    command = [sys.executable, str(BENCHMARKS / "security.py"), "--rounds", "1", "--json", str(path)]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    results = {result["name"]: result["value"] for result in json.loads(path.read_text())["results"]}
+    assert printed.count("\n") == len(results)
+    assert 40 <= results["signed beacon: frame"] - results["unsigned beacon: frame"] <= 64
+    assert results["signed to unsigned beacon, both ends"] > 0

@@ -279,7 +279,7 @@ def queues_have_no_bound(patch: MonkeyPatch) -> None:
 
 
 def displaced_bundles_are_not_reported(patch: MonkeyPatch) -> None:
-    patch.setattr(Forwarder, "_push", lambda self, queue, queued: queue.push(queued))
+    patch.setattr(Forwarder, "_push", lambda self, queue, queued, now_ns: queue.push(queued))
 
 
 def a_queue_loses_bundles_silently(patch: MonkeyPatch) -> None:

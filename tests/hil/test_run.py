@@ -56,7 +56,7 @@ def test_beacons_and_housekeeping_are_in_the_archive(done):
     assert beacons
     assert max(beacon.boot_count for _, beacon in beacons) == 2, "the reset node must have been heard from both boots"
     _, last = records[-1]
-    assert [one.component for one in last.components] == ["NODE", "MODE", "JOBS", "OBJECTS"]
+    assert [one.component for one in last.components] == ["NODE", "MODE", "JOBS", "OBJECTS", "KEYS"]
     jobs = {one.component: one for one in last.components}["JOBS"]
     assert jobs.command_count >= 1
     assert dict(jobs.values)["running"] in (0, 1)

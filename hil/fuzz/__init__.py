@@ -1,0 +1,1 @@
+"""Hostile bytes: samples of everything that is decoded here, damaged with intent, and what each decoder must hold."""
