@@ -98,8 +98,12 @@ class Terminal:
         """The bundle that LTP takes now, None when it takes none; padded ones that would outlast the contact wait."""
         assert self.contact is not None, "bundles are sent in contact"
         assert self.neighbour is not None, "a contact is with a neighbour"
-        neighbour, too_long = self.neighbour, list[QueuedBundle]()
-        while (queued := neighbour.next_bundle()) is not None:
+        neighbour = self.neighbour
+        queued = neighbour.next_bundle()
+        if queued is None or not padding_of(queued.bundle):
+            return queued  # nearly always
+        too_long: list[QueuedBundle] = []
+        while queued is not None:
             padding_bytes = padding_of(queued.bundle)
             if not padding_bytes or not queued.reliable:
                 break
@@ -107,6 +111,7 @@ class Terminal:
             if self._padded_until_ns(padding_bytes, at_ns) <= self.contact.end_ns:
                 break
             too_long.append(queued)
+            queued = neighbour.next_bundle()
         for one in reversed(too_long):
             neighbour.queue.put_back(one)
         return queued
@@ -114,6 +119,8 @@ class Terminal:
     def frame(self, segment: bytes) -> CodedFrame:
         """The frame of a segment, with the padding that goes with it."""
         assert self.neighbour is not None, "frames are sent in contact"
+        if not self.neighbour.is_padded:
+            return self.coding.frame(segment)
         return self.coding.frame(segment, self._coded_bytes(self.neighbour.padding_bytes(segment)))
 
     def _padded_until_ns(self, padding_bytes: int, start_ns: int) -> int:
