@@ -80,6 +80,7 @@ LIMITS: Final = AgentLimits(
         cycles_max=8, exports_max=4, imports_max=8, block_bytes_max=65_536, pieces_max=500, closed_sessions_max=16
     ),
     limbo_bundles_max=8,
+    trail_bundles_max=32,
     seen_bundles_max=32,
 )
 """Small, so that a session reaches them."""
