@@ -326,7 +326,7 @@ class MqttSession:
             await client.publish(message.topic, message.payload, qos=qos, timeout=timeout_s)
             del self._in_flight[number]
             self._status.sent_count += 1
-            await asyncio.sleep(0)  # the library reads one frame a turn: who sends more drowns what arrives
+            await asyncio.sleep(0)  # a full queue must not keep what arrives from being read
 
     def _take_back(self) -> None:
         """What was under way when the connection broke: sent again (QoS 1) or lost (QoS 0)."""

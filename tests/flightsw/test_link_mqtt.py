@@ -282,3 +282,23 @@ async def test_brokers_killed_under_load_leave_no_error_that_nobody_takes(qos, n
             await link.close()
     gc.collect()
     assert errors == []
+
+
+async def test_all_packets_that_wait_are_read_in_one_turn_of_the_loop():
+    near, far = socket.socketpair()
+    with near, far:
+        watched, packets = [], []
+        loop = asyncio.get_running_loop()
+        near.setblocking(False)
+
+        class Watching:
+            def add_reader(self, descriptor, callback):
+                watched.append((descriptor, callback))
+
+        client_loop = _ClientLoop(loop)
+        client_loop._loop = Watching()
+        client_loop.add_reader(near.fileno(), lambda: packets.append(near.recv(1)))
+        ((descriptor, read_all),) = watched
+        far.sendall(b"packets")
+        read_all()
+        assert (descriptor, b"".join(packets)) == (near.fileno(), b"packets")
