@@ -265,7 +265,7 @@ def test_twelve_processes_over_pseudo_terminals_pass_the_shipped_scenario(tmp_pa
 def test_twelve_processes_over_a_broker_pass_the_shipped_scenario(tmp_path, need_tool, broker):
     if broker == "mosquitto":
         need_tool("mosquitto")
-    outcome = run(with_kind(load("three-body-12"), "process", "mqtt"), 50.0, tmp_path, broker)
+    outcome = run(with_kind(load("three-body-12"), "process", "mqtt"), 40.0, tmp_path, broker)
     assert outcome.passed, reasons(outcome)
     assert outcome.counters["results_equal"] == 96
 
@@ -275,7 +275,7 @@ def test_coroutines_and_processes_on_two_kinds_of_wire_pass_as_one_fleet(tmp_pat
     scenario = load("three-body-12")
     wires = {0: {}, 1: {"kind": "process", "link": "serial"}, 2: {"kind": "process", "link": "mqtt"}}
     nodes = tuple(msgspec.structs.replace(node, **wires[index % 3]) for index, node in enumerate(scenario.nodes))
-    outcome = run(msgspec.structs.replace(scenario, nodes=nodes), 50.0, tmp_path)
+    outcome = run(msgspec.structs.replace(scenario, nodes=nodes), 40.0, tmp_path)
     assert outcome.passed, reasons(outcome)
     assert outcome.counters["results_equal"] == 96
 
