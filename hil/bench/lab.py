@@ -25,7 +25,6 @@ from boards.program import BoardSettings, NodeSettings
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from boards.simulated.states import SavedBoard, save_board
-from boards.simulated.world import World
 from flightsw.errors import ConfigError, ControlError
 from flightsw.host.control import ControlPeer, Handler, serve
 from flightsw.host.keyfile import save_keys
@@ -237,11 +236,7 @@ class Lab:
         folder.mkdir()
         config = composition.node_config(scenario, index, self._pace.ltp_margin_s)
         profile = profiles.load(spec.profile)
-        world = World(
-            sun=tuple((one.start_ns, one.end_ns) for one in sky.sun[index]),
-            sunlight=tuple(min(1.0, float(share)) for share in sky.sunlight[index]),
-            step_s=sky.step_s,
-        )
+        world = sky.world(index)
         (folder / WORLD_FILE).write_bytes(msgspec.json.encode(world))
         clock = LoopClock(lambda: max(0, self._loop.now_ns), scenario.epoch_utc_ns)  # the world begins at T+0
         board = SimulatedBoard(profile, clock, world.sunlight_at, spec.initial_charge)

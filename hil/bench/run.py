@@ -43,7 +43,7 @@ from hil.bench.mission_control import LocalGround
 from hil.bench.pace import LTP_MARGIN_S, Pace, describe
 from hil.bench.satellite import Satellite
 from hil.bench.scenario import Scenario, scenario_digest
-from hil.bench.sky import FIRST_NODE, GROUND_NODE, Sky, SunlightTable
+from hil.bench.sky import FIRST_NODE, GROUND_NODE, Sky
 from hil.bench.strikes import Strikes
 from hil.bench.workload import KIND, Item, Workload, mosaic_rows
 from hil.channel.link import Link
@@ -328,7 +328,7 @@ class Bench:
         board = SimulatedBoard(
             profile,
             clock,
-            SunlightTable(self.sky.sunlight[index], self.sky.step_s),
+            self.sky.world(index).sunlight_at,
             initial_charge_share=spec.initial_charge,
             on_brown_out=lambda: self._browned_out(spec.name),
         )

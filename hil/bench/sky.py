@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from boards.simulated.world import World
 from flightsw.config import SunInterval
 from flightsw.errors import ConfigError
 from flightsw.net.contacts import Contact, ContactPlan
@@ -62,6 +63,14 @@ class Sky:
     step_s: float
     station_interfaces: tuple[tuple[int, ...], ...]
 
+    def world(self, index: int) -> World:
+        """What the sky does to the board of one fleet index."""
+        return World(
+            sun=tuple((one.start_ns, one.end_ns) for one in self.sun[index]),
+            sunlight=tuple(min(1.0, float(share)) for share in self.sunlight[index]),
+            step_s=self.step_s,
+        )
+
     def plan(self, scenario: Scenario) -> ContactPlan:
         """The predicted contacts: windows less the longest acquisition, both directions."""
         contacts: list[Contact] = []
@@ -81,24 +90,6 @@ class Sky:
                     )
                 )
         return ContactPlan(contacts)
-
-
-class SunlightTable:
-    """One satellite's sunlight as a fast function of time: plain floats, not arrays."""
-
-    def __init__(self, row: NDArray[np.float32], step_s: float) -> None:
-        self._values = [float(value) for value in row]
-        self._step_ns = step_s * NS_PER_S
-        self._last = len(self._values) - 1
-
-    def __call__(self, now_ns: int) -> float:
-        """Share of the sun's disc in view at an instant."""
-        position = now_ns / self._step_ns
-        low = int(position)
-        if low >= self._last:
-            return self._values[self._last]
-        value = self._values[low]
-        return value + (self._values[low + 1] - value) * (position - low)
 
 
 def compute(scenario: Scenario) -> Sky:
