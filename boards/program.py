@@ -25,11 +25,10 @@ from flightsw.compute.inference import InferenceCache
 from flightsw.config import BoardProfile, NodeConfig, Share
 from flightsw.errors import ConfigError, FlatrackError
 from flightsw.host.clock import HostClock
-from flightsw.host.control import ControlPeer, connect
 from flightsw.host.files import FileDisk
 from flightsw.host.journal import Journal
 from flightsw.host.loop import PacedLoop
-from flightsw.host.program import Ending, Exit, end_with_parent, misconfigured, run
+from flightsw.host.program import Ending, Exit, meet_bench, misconfigured, open_wire, run, wait_for_zero
 from flightsw.host.settings import (
     ClockSettings,
     KeySettings,
@@ -39,19 +38,15 @@ from flightsw.host.settings import (
     load_ring,
     load_settings,
 )
-from flightsw.link.joined import join_neighbours
-from flightsw.link.urls import open_link
 from flightsw.net.plans import PlanRow, plan_of
 from flightsw.node import Node, NodePorts
-from flightsw.ports import Link, Log, ResetCause
+from flightsw.ports import Log, ResetCause
 
 NAME: Final = "boards"
 NS_PER_S: Final = 1_000_000_000
 CLOCK_STEP_S_MAX: Final = 1.0
 """How far the machine's clock may have been set back since the last start [s]: more than NTP steps, less than a wrong
 setting."""
-GOODBYE_S: Final = 2.0
-"""How long the last words to a bench may take [s of the machine]: it reads them at once or not at all."""
 
 
 class BoardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -138,18 +133,12 @@ class NodeProgram:
         if ending.is_told:  # there is no power
             return None
         if self._bench is not None:
-            end_with_parent()
-            peer = await connect(self._bench, {})
-            resources.push_async_callback(self._part_from_bench, peer)
-            peer.closed.add_done_callback(lambda _: ending.tell(Exit.STOPPED))
+            peer = await meet_bench(self._bench, ending, resources, loop)
             self._port = BenchPort(peer, lambda: loop.now_ns, lambda: ending.tell(Exit.STOPPED))
             log = self._port.log
         disk = FileDisk(base / settings.storage.folder, settings.storage.capacity_bytes)
         resources.callback(disk.close)
-        link: Link = await open_link(settings.link.url, node=settings.node.node)
-        resources.push_async_callback(link.close)
-        link = await join_neighbours(link, settings.link.neighbours, settings.node.interfaces)
-        resources.push_async_callback(link.close)
+        link = await open_wire(settings.link, settings.node.node, settings.node.interfaces, resources)
         board.power_on(cause)
         self._is_on = True
         runner = SimulatedRunner(profile, InferenceCache())
@@ -224,15 +213,8 @@ class NodeProgram:
             await parts.resources.aclose()
         return code
 
-    async def _part_from_bench(self, peer: ControlPeer) -> None:
-        peer.close()
-        await asyncio.wait([peer.closed], timeout=GOODBYE_S * self._loop.time_scale)
-
     async def _run_node(self, parts: _Parts) -> None:
-        early_s = -self._loop.time()
-        if early_s > 0:
-            parts.log("program.waits", {"until_ns": 0, "wait_s": round(early_s, 3)})
-            await asyncio.sleep(early_s)
+        await wait_for_zero(self._loop, parts.log)
         await parts.node.run()
 
     async def _keep_board(self, board: SimulatedBoard) -> None:

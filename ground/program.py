@@ -20,11 +20,11 @@ from flightsw.config import InterfaceConfig, NonNegative, Positive, Share, SunIn
 from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.errors import ConfigError, FlatrackError, LinkError, WireError
 from flightsw.host.clock import HostClock
-from flightsw.host.control import ControlPeer, connect, serve
+from flightsw.host.control import ControlPeer, serve
 from flightsw.host.files import FileDisk
 from flightsw.host.journal import Journal
 from flightsw.host.loop import PacedLoop
-from flightsw.host.program import Ending, Exit, end_with_parent, misconfigured, run
+from flightsw.host.program import Ending, Exit, meet_bench, misconfigured, open_wire, run, wait_for_zero
 from flightsw.host.settings import (
     ClockSettings,
     KeySettings,
@@ -34,14 +34,12 @@ from flightsw.host.settings import (
     load_ring,
     load_settings,
 )
-from flightsw.link.joined import join_neighbours
-from flightsw.link.urls import open_link
 from flightsw.net.accounts import frame_counts, queue_counts
 from flightsw.net.agent_values import AgentLimits
 from flightsw.net.ltp_values import LtpConfig
 from flightsw.net.plans import PlanRow, plan_of
 from flightsw.net.security import SecurityPolicy
-from flightsw.ports import Link, Log
+from flightsw.ports import Log
 from flightsw.storage.counters import raise_counter
 from flightsw.wire.messages import JobReport
 from ground.control import UserPort
@@ -53,8 +51,6 @@ STARTS_FILE: Final = "starts"
 NS_PER_S: Final = 1_000_000_000
 ARCHIVE_PERIOD_S: Final = 10.0
 """Telemetry that is not yet written when the program is killed is lost: at most this much [s]."""
-GOODBYE_S: Final = 2.0
-"""How long the last words to a bench may take [s of the machine]: it reads them at once or not at all."""
 FLEET_MAX: Final = 10_000
 """Nodes of one fleet: three times the largest that is planned."""
 
@@ -168,17 +164,11 @@ class GroundProgram:
         clock = HostClock(loop, settings.clock.epoch_utc_ns)
         log: Log = Journal(NAME, lambda: loop.now_ns, sys.stdout)
         if self._bench is not None:
-            end_with_parent()
-            self._peer = await connect(self._bench, {})
-            resources.push_async_callback(self._part_from_bench, self._peer)
-            self._peer.closed.add_done_callback(lambda _: ending.tell(Exit.STOPPED))
+            self._peer = await meet_bench(self._bench, ending, resources, loop)
             log = self._log_to_bench
         disk = FileDisk(base / settings.storage.folder, settings.storage.capacity_bytes)
         resources.callback(disk.close)
-        link: Link = await open_link(settings.link.url, node=settings.ground.node)
-        resources.push_async_callback(link.close)
-        link = await join_neighbours(link, settings.link.neighbours, settings.ground.interfaces)
-        resources.push_async_callback(link.close)
+        link = await open_wire(settings.link, settings.ground.node, settings.ground.interfaces, resources)
         ground = GroundSegment(
             clock=clock,
             link=link,
@@ -222,15 +212,8 @@ class GroundProgram:
             archiving.cancel()
             await resources.aclose()
 
-    async def _part_from_bench(self, peer: ControlPeer) -> None:
-        peer.close()
-        await asyncio.wait([peer.closed], timeout=GOODBYE_S * self._loop.time_scale)
-
     async def _start_and_archive(self, ground: GroundSegment, log: Log) -> None:
-        early_s = -self._loop.time()
-        if early_s > 0:
-            log("program.waits", {"until_ns": 0, "wait_s": round(early_s, 3)})
-            await asyncio.sleep(early_s)
+        await wait_for_zero(self._loop, log)
         ground.start()
         while True:
             await asyncio.sleep(ARCHIVE_PERIOD_S)

@@ -17,15 +17,25 @@ import ctypes
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from enum import IntEnum, unique
+from pathlib import Path
 from typing import Final
 
+from flightsw.config import InterfaceConfig
 from flightsw.errors import FlatrackError
+from flightsw.host.control import ControlPeer, connect
 from flightsw.host.loop import PacedLoop
+from flightsw.host.settings import LinkSettings
+from flightsw.link.joined import join_neighbours
+from flightsw.link.urls import open_link
+from flightsw.ports import Link, Log
 
 PR_SET_PDEATHSIG: Final = 1
 """Source: prctl(2), linux/prctl.h."""
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+GOODBYE_S: Final = 2.0
+"""How long the last words to a bench may take [s of the machine]: it reads them at once or not at all."""
 
 
 @unique
@@ -110,3 +120,44 @@ def end_with_parent() -> None:
     A parent that ended before is not noticed: who needs that also opens a connection to it.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+async def meet_bench(socket: Path, ending: Ending, resources: AsyncExitStack, loop: PacedLoop) -> ControlPeer:
+    """Connect to the bench that started this program, and live no longer than it does.
+
+    Raises:
+        LinkError: nobody listens there.
+    """
+    end_with_parent()
+    peer = await connect(socket, {})
+
+    async def part() -> None:
+        peer.close()
+        await asyncio.wait([peer.closed], timeout=GOODBYE_S * loop.time_scale)
+
+    resources.push_async_callback(part)
+    peer.closed.add_done_callback(lambda _: ending.tell(Exit.STOPPED))
+    return peer
+
+
+async def open_wire(
+    settings: LinkSettings, node: int, interfaces: tuple[InterfaceConfig, ...], resources: AsyncExitStack
+) -> Link:
+    """The lab wire of a program, with its neighbours over UDP.
+
+    Raises:
+        FlatrackError: a URL is wrong, or its bearer cannot be opened.
+    """
+    link: Link = await open_link(settings.url, node=node)
+    resources.push_async_callback(link.close)
+    link = await join_neighbours(link, settings.neighbours, interfaces)
+    resources.push_async_callback(link.close)
+    return link
+
+
+async def wait_for_zero(loop: PacedLoop, log: Log) -> None:
+    """Return at T+0; at once when that has passed."""
+    early_s = -loop.time()
+    if early_s > 0:
+        log("program.waits", {"until_ns": 0, "wait_s": round(early_s, 3)})
+        await asyncio.sleep(early_s)

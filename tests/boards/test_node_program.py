@@ -1,6 +1,7 @@
 """`python -m boards`: a real process with real files, a real pseudo-terminal and real signals."""
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -401,7 +402,7 @@ def test_the_state_of_another_run_is_refused(lab, capsys):
 
 
 def test_a_bench_that_is_not_there_is_one_line(lab, capsys, monkeypatch):
-    monkeypatch.setattr("boards.program.end_with_parent", lambda: None)  # this process is the test's
+    monkeypatch.setattr("flightsw.host.program.end_with_parent", lambda: None)  # this process is the test's
     text = wrong(lab, capsys, "--bench", lab.folder / "bench")
     assert text == f"control socket {lab.folder}/bench: No such file or directory; is the program running?"
 
@@ -551,7 +552,10 @@ def test_a_bench_that_refuses_is_told_in_one_line(lab):
 def test_without_the_option_a_node_listens_nowhere(lab):
     process = lab.start()
     first_line(process)
-    links = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+    links = []
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            links.append(str(link.readlink()))
     sockets = [link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")]
     rows = [line.split() for line in Path(f"/proc/{process.pid}/net/unix").read_text().splitlines()]
     # flags 00010000: a socket that accepts connections
