@@ -171,16 +171,26 @@ class PacedLoop(asyncio.SelectorEventLoop):
         if self.get_exception_handler() is not None or not self.is_running() or self._failure is not None:
             super().call_exception_handler(context)
             return
-        message = str(context.get("message", "error in the loop"))
-        who = context.get("task") or context.get("future") or context.get("handle")
-        note = f"at T{self.time():+.6f} s: {message}" + (f": {who!r}" if who else "")
-        error = context.get("exception")
-        if isinstance(error, BaseException):
-            error.add_note(note)
-            self._failure = error
-        else:
-            self._failure = AssertionError(note)
+        self._failure = untaken_error(context, f"at T{self.time():+.6f} s", AssertionError)
         self.stop()
+
+
+def untaken_error(context: dict[str, Any], when: str, otherwise: type[Exception]) -> BaseException:
+    """The error that an event loop found nobody to take, with a note of when and in what.
+
+    Args:
+        context: as asyncio gives it to an exception handler.
+        when: how the note begins.
+        otherwise: what to make of a finding without an error.
+    """
+    message = str(context.get("message", "error in the loop"))
+    who = context.get("task") or context.get("future") or context.get("handle")
+    note = f"{when}: {message}" + (f": {who!r}" if who else "")
+    error = context.get("exception")
+    if not isinstance(error, BaseException):
+        return otherwise(note)
+    error.add_note(note)
+    return error
 
 
 def _read_clocks() -> tuple[int, int]:

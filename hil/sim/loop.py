@@ -23,6 +23,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Final, NoReturn, TypeVarTuple, Unpack
 
 from flightsw.errors import Deadlock, Escape, SimulationError
+from flightsw.host.loop import untaken_error
 from hil.sim.standstill import describe_standstill
 
 Arguments = TypeVarTuple("Arguments")
@@ -366,15 +367,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self.get_exception_handler() is not None or not self.is_running() or self._failure is not None:
             super().call_exception_handler(context)
             return
-        message = str(context.get("message", "error in the loop"))
-        who = context.get("task") or context.get("future")
-        note = f"at {self.now_ns / SECOND_NS:.9f} s of virtual time: {message}" + (f": {who!r}" if who else "")
-        error = context.get("exception")
-        if isinstance(error, BaseException):
-            error.add_note(note)
-            self._failure = error
-        else:
-            self._failure = SimulationError(note)
+        when = f"at {self.now_ns / SECOND_NS:.9f} s of virtual time"
+        self._failure = untaken_error(context, when, SimulationError)
 
     # What the base class would do with a selector
 
