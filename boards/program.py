@@ -39,8 +39,8 @@ from flightsw.host.settings import (
     load_settings,
 )
 from flightsw.net.plans import PlanRow, plan_of
-from flightsw.node import Node, NodePorts
-from flightsw.ports import Log, ResetCause
+from flightsw.node import Node
+from flightsw.ports import Log, NodePorts, ResetCause
 
 NAME: Final = "boards"
 NS_PER_S: Final = 1_000_000_000

@@ -5,33 +5,22 @@ a fixed order; one task runs jobs. Everything else decides without waiting.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
-from flightsw.compute.budget import Budget
-from flightsw.compute.executor import Executor
-from flightsw.compute.jobs import Job, JobTable
-from flightsw.compute.models import Models, Scrub
+from flightsw.assembly import Hooks, assemble
+from flightsw.compute.jobs import Job
+from flightsw.compute.models import Scrub
 from flightsw.config import BoardProfile, NodeConfig, SunInterval
-from flightsw.core.commanding import Commands, Handler, Outcome
-from flightsw.core.dictionary import COMPONENTS
-from flightsw.core.events import Events
-from flightsw.core.key_commands import key_handlers
-from flightsw.core.modes import Cause, ModeManager, job_refusal
-from flightsw.errors import MessageError, SensorError, StorageError
-from flightsw.net.agent import BundleAgent, Delivery
-from flightsw.net.agent_values import AgentLimits
+from flightsw.core.modes import Cause
+from flightsw.errors import MessageError, SensorError
+from flightsw.net.agent import Delivery
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.endpoint import Endpoint
-from flightsw.net.keys import KeyRing, KeyState, KeyStore, without_keys
-from flightsw.net.ltp_values import LtpConfig
-from flightsw.net.security import BundleSecurity, Refusal, SecurityPolicy
-from flightsw.objects.store import ObjectStore
-from flightsw.objects.transfers import ObjectArrived, TransferFailed, Transfers
-from flightsw.ports import Board, Clock, Disk, Link, Log, ResetCause, Runner
-from flightsw.storage.counters import raise_counter
-from flightsw.telemetry import Telemetry
+from flightsw.net.keys import KeyRing, KeyState
+from flightsw.net.security import Refusal
+from flightsw.objects.transfers import ObjectArrived, TransferFailed
+from flightsw.ports import NodePorts
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
     SERVICE_EVENT,
@@ -41,7 +30,6 @@ from flightsw.wire.messages import (
     Argument,
     Chunk,
     Command,
-    CommandCode,
     Event,
     JobReportAck,
     JobState,
@@ -52,7 +40,6 @@ from flightsw.wire.messages import (
     Severity,
     decode_message,
     encode_message,
-    job_spec,
 )
 
 BEACON_LIFETIME_MS: Final = 60_000
@@ -70,20 +57,6 @@ SESSION_BITS: Final = 32
 BOOT_FILE: Final = "boot"
 OBJECT_MESSAGES: Final = (Chunk, ObjectQuery, ObjectStatus, ObjectWant)
 NS_PER_S: Final = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class NodePorts:
-    """What the board gives to the node."""
-
-    clock: Clock
-    link: Link
-    disk: Disk
-    board: Board
-    runner: Runner
-    reset: Callable[[ResetCause], None]
-    """Restarts the node; returns, and the node is cancelled soon after."""
-    log: Log
 
 
 class Node:
@@ -115,56 +88,31 @@ class Node:
         self._clock = ports.clock
         self._log = ports.log
         self._started_ns = ports.clock.monotonic_ns()
-        self.boot_count = raise_counter(ports.disk, BOOT_FILE)
-        self.modes = ModeManager(config.low_power_enter, config.low_power_leave, config.safe_enter)
-        self.events = Events(config.node, self.boot_count, self._send_event)
-        self.store = ObjectStore(ports.disk, quota_bytes=int(profile.storage_bytes.value))
-        self.transfers = Transfers(self.store, local=config.node)
-        self.jobs = JobTable(ports.disk, config.jobs_max, self._started_ns)
-        self.models = Models(self.store, ports.runner)
-        self.keys = KeyStore(without_keys(config.node) if keys is None else keys, ports.disk)
-        self.commands = Commands(config.node, ports.disk, self._handlers(), self._note_command)
-        self.executor = Executor(
-            config=config,
-            clock=ports.clock,
-            board=ports.board,
-            runner=ports.runner,
-            jobs=self.jobs,
-            models=self.models,
-            store=self.store,
-            budget=Budget(profile, sun, config.reserve),
-            may_run=lambda: job_refusal(self.modes.mode),
-            want_model=self._want_object,
-            on_end=self._on_job_end,
-            on_upset=self._on_upset,
-            log=ports.log,
+        hooks = Hooks(
+            report=self._report,
+            send_event=self._send_event,
+            want_object=self._want_object,
+            job_ended=self._on_job_end,
+            weights_struck=self._on_upset,
+            key_changed=self._note_key,
+            mode_changed=self._note_mode,
+            command_executed=self._note_command,
         )
-        self.agent = BundleAgent(
-            config.node,
-            plan,
-            config.interfaces,
-            session_base=self.boot_count << SESSION_BITS,
-            limits=AgentLimits(ltp=LtpConfig(margin_ns=round(config.ltp_margin_s * NS_PER_S))),
-            security=BundleSecurity(config.node, self.keys, ports.disk, SecurityPolicy(config.sign_telemetry)),
-        )
+        parts = assemble(config, profile, ports, plan, sun, keys, hooks)
+        self.boot_count = parts.boot_count
+        self.modes = parts.modes
+        self.events = parts.events
+        self.store = parts.store
+        self.transfers = parts.transfers
+        self.jobs = parts.jobs
+        self.models = parts.models
+        self.keys = parts.keys
+        self.executor = parts.executor
+        self.agent = parts.agent
+        self.commands = parts.commands
+        self._parts = parts
         self.endpoint = Endpoint(ports.clock, ports.link, self.agent, self._on_delivery, self._on_refusal)
         self._scrubbed_ns = self._started_ns
-        self._telemetry = Telemetry(
-            config.node,
-            self.boot_count,
-            ports.board.reset_cause(),
-            commands=self.commands,
-            modes=self.modes,
-            events=self.events,
-            jobs=self.jobs,
-            models=self.models,
-            store=self.store,
-            transfers=self.transfers,
-            agent=self.agent,
-            disk=ports.disk,
-            keys=self.keys,
-            ground=config.ground,
-        )
         # a nanosecond less than the period: a tick that comes at the very deadline counts as due
         self._beacon_ns = round(config.beacon_period_s * NS_PER_S) - 1
         self._housekeeping_ns = round(config.housekeeping_period_s * NS_PER_S) - 1
@@ -230,16 +178,17 @@ class Node:
         except SensorError as error:  # no judgement without a reading; jobs pause for the same reason
             self._report(Severity.WARNING_HI, "NODE", "SENSOR_LOST", str(error)[:512])
             return
+        self._parts.mode_control.sensors = sensors
         cause = self.modes.observe(sensors.charge_j / sensors.battery_j, sensors.sunlight)
         if cause is not None:
             self._note_mode(cause)
         uptime_s = (now_ns - self._started_ns) // NS_PER_S
         if now_ns - self.beaconed_ns >= self._beacon_ns:
             self.beaconed_ns = now_ns
-            self._send_telemetry(self._telemetry.beacon(sensors, uptime_s, self._clock.utc_ns()), priority=1)
+            self._send_telemetry(self._parts.telemetry.beacon(sensors, uptime_s, self._clock.utc_ns()), priority=1)
         if now_ns - self._housekept_ns >= self._housekeeping_ns:
             self._housekept_ns = now_ns
-            self._send_telemetry(self._telemetry.housekeeping(sensors, uptime_s), priority=5)
+            self._send_telemetry(self._parts.telemetry.housekeeping(uptime_s), priority=5)
 
     def _note_mode(self, cause: Cause) -> None:
         mode = self.modes.mode
@@ -418,64 +367,3 @@ class Node:
                 "lifetime_ms": command.lifetime_ms,
             },
         )
-
-    def _handlers(self) -> dict[str, Handler]:
-        def ok(_: tuple[object, ...]) -> Outcome:
-            return Outcome(CommandCode.OK)
-
-        def reset_counters(component: str) -> Handler:
-            def reset(_: tuple[object, ...]) -> Outcome:
-                self.commands.reset_counters(component)
-                return Outcome(CommandCode.OK)
-
-            return reset
-
-        handlers: dict[str, Handler] = {f"{component}.NOOP": ok for component in COMPONENTS}
-        handlers.update({f"{component}.RESET_COUNTERS": reset_counters(component) for component in COMPONENTS})
-        handlers["NODE.RESET"] = self._do_reset
-        handlers["MODE.SAFE"] = lambda _: self._do_mode(Cause.SAFE_COMMANDED)
-        handlers["MODE.NOMINAL"] = lambda _: self._do_mode(Cause.NOMINAL_COMMANDED)
-        handlers["JOBS.SUBMIT"] = self._do_submit
-        handlers["JOBS.CANCEL"] = self._do_cancel
-        handlers["OBJECTS.REMOVE"] = self._do_remove
-        handlers.update(key_handlers(self.keys, self.config.ground, self._note_key))
-        return handlers
-
-    def _do_reset(self, _: tuple[object, ...]) -> Outcome:
-        self._ports.reset(ResetCause.RESET_COMMAND)
-        return Outcome(CommandCode.OK)
-
-    def _do_mode(self, cause: Cause) -> Outcome:
-        if not self.modes.apply(cause):
-            return Outcome(CommandCode.EXECUTION_ERROR, f"{cause.value} changes nothing in {self.modes.mode.name}")
-        self._note_mode(cause)
-        return Outcome(CommandCode.OK)
-
-    def _do_submit(self, arguments: tuple[object, ...]) -> Outcome:
-        try:
-            spec = job_spec(arguments[0])
-        except MessageError as error:
-            return Outcome(CommandCode.VALIDATION_ERROR, str(error))
-        try:
-            refusal = self.jobs.submit(spec, self._clock.monotonic_ns())
-        except StorageError as error:
-            return Outcome(CommandCode.EXECUTION_ERROR, str(error))
-        if refusal is not None:
-            return Outcome(CommandCode.BUSY, refusal)
-        self._log("job.accepted", {"job": spec.job_id, "attempt": spec.attempt})
-        self.executor.wake()
-        return Outcome(CommandCode.OK)
-
-    def _do_cancel(self, arguments: tuple[object, ...]) -> Outcome:
-        job_id, attempt = arguments
-        job = self.jobs.jobs.get(job_id) if isinstance(job_id, int) else None
-        if job is None or job.spec.attempt != attempt:
-            return Outcome(CommandCode.EXECUTION_ERROR, f"job {job_id} attempt {attempt} is not here")
-        self.executor.cancel(job, "cancelled by command")
-        return Outcome(CommandCode.OK)
-
-    def _do_remove(self, arguments: tuple[object, ...]) -> Outcome:
-        digest = arguments[0]
-        assert isinstance(digest, bytes), "the dictionary checked the argument"
-        self.store.remove(digest)
-        return Outcome(CommandCode.OK)

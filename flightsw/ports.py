@@ -177,3 +177,17 @@ class Runner(Protocol):
         """(result object, product object, measure) of a job whose steps are all done; the measure is the cloud
         share."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """What the board gives to the node."""
+
+    clock: Clock
+    link: Link
+    disk: Disk
+    board: Board
+    runner: Runner
+    reset: Callable[[ResetCause], None]
+    """Restarts the node; returns, and the node is cancelled soon after."""
+    log: Log

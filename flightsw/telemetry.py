@@ -1,15 +1,15 @@
 """What a node says of itself: the beacon, small and often, and the housekeeping record of its components."""
 
+from collections.abc import Sequence
+
+from flightsw.component import Component
 from flightsw.compute.jobs import JobTable
 from flightsw.compute.models import Models
 from flightsw.core.commanding import Commands
 from flightsw.core.dictionary import DICTIONARY_DIGEST
-from flightsw.core.events import Events
 from flightsw.core.modes import ModeManager
 from flightsw.net.agent import BundleAgent
 from flightsw.net.keys import KeyStore
-from flightsw.objects.store import ObjectStore
-from flightsw.objects.transfers import Transfers
 from flightsw.ports import Disk, ResetCause, Sensors
 from flightsw.wire.messages import Beacon, ComponentHousekeeping, Housekeeping, JobState
 
@@ -20,7 +20,7 @@ class Telemetry:
     Args:
         node, boot_count: who speaks, and from which boot.
         reset_cause: why that boot happened.
-        commands, modes, events, jobs, models, store, transfers, agent, disk, keys: the node's.
+        commands, components, modes, jobs, models, agent, disk, keys: the node's.
         ground: whose keys the beacon tells of.
     """
 
@@ -31,12 +31,10 @@ class Telemetry:
         reset_cause: ResetCause,
         *,
         commands: Commands,
+        components: Sequence[Component],
         modes: ModeManager,
-        events: Events,
         jobs: JobTable,
         models: Models,
-        store: ObjectStore,
-        transfers: Transfers,
         agent: BundleAgent,
         disk: Disk,
         keys: KeyStore,
@@ -46,12 +44,10 @@ class Telemetry:
         self._boot_count = boot_count
         self._reset_cause = reset_cause
         self._commands = commands
+        self._components = components
         self._modes = modes
-        self._events = events
         self._jobs = jobs
         self._models = models
-        self._store = store
-        self._transfers = transfers
         self._agent = agent
         self._disk = disk
         self._keys = keys
@@ -84,53 +80,19 @@ class Telemetry:
             security_refused_count=sum(self._agent.counters.security_refused.values()),
         )
 
-    def housekeeping(self, sensors: Sensors, uptime_s: int) -> Housekeeping:
+    def housekeeping(self, uptime_s: int) -> Housekeeping:
         """One record for each component that takes commands, in the dictionary's order."""
-        agent, transfers = self._agent.counters, self._transfers.counts
-        values: dict[str, dict[str, int | float]] = {
-            "NODE": {
-                "bundles_sourced": agent.bundles_sourced_count,
-                "bundles_forwarded": agent.bundles_forwarded_count,
-                "bundles_delivered": agent.bundles_delivered_count,
-                "bundles_expired": agent.bundles_expired_count,
-                "bundles_dropped": agent.bundles_dropped_count,
-                "frames_rejected": agent.frames_rejected_count(),
-                "retransmissions": agent.ltp.retransmissions_count,
-                "events_suppressed": self._events.suppressed_count,
-            },
-            "MODE": {
-                "mode": int(self._modes.mode),
-                "charge_j": round(sensors.charge_j, 1),
-                "solar_w": round(sensors.solar_w, 2),
-                "load_w": round(sensors.load_w, 2),
-                "electronics_degc": round(sensors.electronics_degc, 2),
-                "sunlight": round(sensors.sunlight, 3),
-            },
-            "JOBS": {
-                **{state.name.lower(): self._jobs.count(state) for state in JobState},
-                "models_repaired": self._models.repaired_count,
-            },
-            "OBJECTS": {
-                "used_bytes": self._store.used_bytes,
-                "free_bytes": self._disk.free_bytes(),
-                "rotten": self._store.rotten_count,
-                "evicted": self._store.evicted_count,
-                "arrived": transfers.arrived,
-                "delivered": transfers.delivered,
-                "chunks_sent_again": transfers.chunks_sent_again,
-            },
-            "KEYS": {
-                "active": self._keys.active_id(self._ground),
-                "held": len(self._keys.inventory(self._ground)),
-                **{f"refused_{reason.lower()}": count for reason, count in sorted(agent.security_refused.items())},
-            },
-        }
         return Housekeeping(
             node=self._node,
             boot_count=self._boot_count,
             uptime_s=uptime_s,
             components=tuple(
-                ComponentHousekeeping(component, counts.executed, counts.rejected, tuple(values[component].items()))
-                for component, counts in self._commands.counts.items()
+                ComponentHousekeeping(
+                    component.name,
+                    self._commands.counts[component.name].executed,
+                    self._commands.counts[component.name].rejected,
+                    tuple(component.channels().items()),
+                )
+                for component in self._components
             ),
         )

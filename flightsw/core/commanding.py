@@ -5,12 +5,14 @@ The identifiers of executed commands survive a reset: the record is durable befo
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
 import msgspec
 
+from flightsw.component import OK, Component, Handler, Outcome
 from flightsw.core.dictionary import COMMANDS, COMPONENTS, check_arguments
 from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
@@ -22,16 +24,6 @@ REMEMBERED_MAX: Final = 4096
 """Executed commands remembered: at ten commands a second, more than any command's lifetime on a pass."""
 
 LOG_NAME: Final = "commands.log"
-
-
-class Outcome(NamedTuple):
-    """How an executed command ended."""
-
-    code: CommandCode
-    detail: str = ""
-
-
-Handler = Callable[[tuple[object, ...]], Outcome]
 
 
 @dataclass(slots=True)
@@ -50,16 +42,16 @@ class Commands:
     Args:
         node: the node's number.
         disk: keeps the executed identifiers across resets.
-        handlers: opcode -> function; every opcode of the dictionary has one.
+        components: of the node; every opcode of the dictionary has a handler, and no other.
         on_execute: told of each command and its age [ms] just before it takes effect.
     """
 
     def __init__(
-        self, node: int, disk: Disk, handlers: dict[str, Handler], on_execute: Callable[[Command, int], None]
+        self, node: int, disk: Disk, components: Sequence[Component], on_execute: Callable[[Command, int], None]
     ) -> None:
-        assert sorted(handlers) == sorted(COMMANDS), "every opcode has a handler, and no handler lacks an opcode"
         self._node = node
-        self._handlers = handlers
+        self._handlers = self._handlers_of(components)
+        assert sorted(self._handlers) == sorted(COMMANDS), "every opcode has a handler, and no handler lacks an opcode"
         self._on_execute = on_execute
         self._log = RecordLog(disk, LOG_NAME)
         self._done: OrderedDict[int, Verification] = OrderedDict()
@@ -122,6 +114,19 @@ class Commands:
     def reset_counters(self, component: str) -> None:
         """CMDPC and CMDEC of a component back to zero."""
         self.counts[component] = Counts()
+
+    def _handlers_of(self, components: Sequence[Component]) -> dict[str, Handler]:
+        handlers: dict[str, Handler] = {}
+        for component in components:
+            name = component.name
+            handlers[f"{name}.NOOP"] = lambda _: OK
+            handlers[f"{name}.RESET_COUNTERS"] = partial(self._do_reset_counters, name)
+            handlers.update({f"{name}.{command}": handler for command, handler in component.handlers().items()})
+        return handlers
+
+    def _do_reset_counters(self, component: str, _: tuple[object, ...]) -> Outcome:
+        self.reset_counters(component)
+        return OK
 
     def _refusal(self, command: Command, age_ms: int) -> Outcome | None:
         if command.opcode not in COMMANDS:

@@ -1,35 +1,60 @@
-"""Commands of KEYS: over-the-air rekeying after the SDLS extended procedures (CCSDS 355.1-B-1 §3).
+"""KEYS: over-the-air rekeying after the SDLS extended procedures (CCSDS 355.1-B-1 §3).
 
-They concern the keys that the node shares with the ground. Each can be repeated without harm, and its answer says what
-was done: an answer without detail (a repeat after a reset) proves nothing, and the ground asks again.
+The commands concern the keys that the node shares with the ground. Each can be repeated without harm, and its answer
+says what was done: an answer without detail (a repeat after a reset) proves nothing, and the ground asks again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from flightsw.core.commanding import Handler, Outcome
+from flightsw.component import Handler, Outcome, Scalar
 from flightsw.errors import BundleError, StorageError
+from flightsw.net.agent import BundleAgent
 from flightsw.net.keys import KeyState, KeyStore
 from flightsw.wire.messages import CommandCode
 
-Change = Callable[[int], str | None]
 
-
-def key_handlers(keys: KeyStore, ground: int, note: Callable[[int, KeyState], None]) -> dict[str, Handler]:
-    """Opcode -> function.
+class KeyControl:
+    """Implements `flightsw.component.Component`.
 
     Args:
         keys: of the node.
         ground: whose keys the commands change.
+        agent: whose refusals are told.
         note: told of each key and the state that a command has brought it to.
     """
 
-    def load(arguments: tuple[object, ...]) -> Outcome:
+    name = "KEYS"
+
+    def __init__(self, keys: KeyStore, ground: int, agent: BundleAgent, note: Callable[[int, KeyState], None]) -> None:
+        self._keys = keys
+        self._ground = ground
+        self._agent = agent
+        self._note = note
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """LOAD, ACTIVATE, DEACTIVATE, DESTROY, VERIFY."""
+        return {
+            "LOAD": self._do_load,
+            "ACTIVATE": self._changing(KeyState.ACTIVE, self._keys.activate),
+            "DEACTIVATE": self._changing(KeyState.DEACTIVATED, self._keys.deactivate),
+            "DESTROY": self._changing(KeyState.DESTROYED, self._keys.destroy),
+            "VERIFY": self._do_verify,
+        }
+
+    def channels(self) -> Mapping[str, Scalar]:
+        """Keys held, the active one, and what security refused since boot, by reason."""
+        refused = self._agent.counters.security_refused
+        return {
+            "active": self._keys.active_id(self._ground),
+            "held": len(self._keys.inventory(self._ground)),
+            **{f"refused_{reason.lower()}": count for reason, count in sorted(refused.items())},
+        }
+
+    def _do_load(self, arguments: tuple[int, bytes]) -> Outcome:
         key_id, wrapped = arguments
-        assert isinstance(key_id, int), "the dictionary checked the arguments"
-        assert isinstance(wrapped, bytes), "the dictionary checked the arguments"
-        shared = keys.of(ground)
+        shared = self._keys.of(self._ground)
         if shared is None:
-            return Outcome(CommandCode.EXECUTION_ERROR, f"no keys are shared with node {ground}")
+            return Outcome(CommandCode.EXECUTION_ERROR, f"no keys are shared with node {self._ground}")
         # Loaded when first needed: it would take a twentieth of a second of every boot.
         from flightsw.wire.confidentiality import unwrap_key
 
@@ -37,42 +62,32 @@ def key_handlers(keys: KeyStore, ground: int, note: Callable[[int, KeyState], No
             secret = unwrap_key(shared.master, wrapped)
         except BundleError as error:
             return Outcome(CommandCode.VALIDATION_ERROR, str(error))
-        return done(key_id, KeyState.PRE_ACTIVATION, lambda number: keys.load(ground, number, secret))
+        return self._change(
+            key_id, KeyState.PRE_ACTIVATION, lambda ground, number: self._keys.load(ground, number, secret)
+        )
 
-    def done(key_id: int, state: KeyState, change: Change) -> Outcome:
-        before = keys.inventory(ground)
-        try:
-            refusal = change(key_id)
-        except StorageError as error:
-            return Outcome(CommandCode.EXECUTION_ERROR, str(error))
-        if refusal is not None:
-            return Outcome(CommandCode.EXECUTION_ERROR, refusal)
-        if keys.inventory(ground) != before:
-            note(key_id, state)
-        after = dict(keys.inventory(ground)).get(key_id, KeyState.DESTROYED)
-        return Outcome(CommandCode.OK, f"key {key_id} {after.name}")
-
-    def changing(state: KeyState, change: Callable[[int, int], str | None]) -> Handler:
-        def handle(arguments: tuple[object, ...]) -> Outcome:
-            key_id = arguments[0]
-            assert isinstance(key_id, int), "the dictionary checked the arguments"
-            return done(key_id, state, lambda number: change(ground, number))
-
-        return handle
-
-    def verify(arguments: tuple[object, ...]) -> Outcome:
+    def _do_verify(self, arguments: tuple[int, bytes]) -> Outcome:
         key_id, challenge = arguments
-        assert isinstance(key_id, int), "the dictionary checked the arguments"
-        assert isinstance(challenge, bytes), "the dictionary checked the arguments"
-        proof = keys.proof(ground, key_id, challenge)
+        proof = self._keys.proof(self._ground, key_id, challenge)
         if proof is None:
             return Outcome(CommandCode.EXECUTION_ERROR, f"key {key_id} is not here")
         return Outcome(CommandCode.OK, proof.hex())
 
-    return {
-        "KEYS.LOAD": load,
-        "KEYS.ACTIVATE": changing(KeyState.ACTIVE, keys.activate),
-        "KEYS.DEACTIVATE": changing(KeyState.DEACTIVATED, keys.deactivate),
-        "KEYS.DESTROY": changing(KeyState.DESTROYED, keys.destroy),
-        "KEYS.VERIFY": verify,
-    }
+    def _changing(self, state: KeyState, change: Callable[[int, int], str | None]) -> Handler:
+        def handle(arguments: tuple[int]) -> Outcome:
+            return self._change(arguments[0], state, change)
+
+        return handle
+
+    def _change(self, key_id: int, state: KeyState, change: Callable[[int, int], str | None]) -> Outcome:
+        before = self._keys.inventory(self._ground)
+        try:
+            refusal = change(self._ground, key_id)
+        except StorageError as error:
+            return Outcome(CommandCode.EXECUTION_ERROR, str(error))
+        if refusal is not None:
+            return Outcome(CommandCode.EXECUTION_ERROR, refusal)
+        if self._keys.inventory(self._ground) != before:
+            self._note(key_id, state)
+        after = dict(self._keys.inventory(self._ground)).get(key_id, KeyState.DESTROYED)
+        return Outcome(CommandCode.OK, f"key {key_id} {after.name}")

@@ -7,7 +7,7 @@ with a default, so that an older peer's shorter arrays still decode.
 | service (ipn service number) | carries |
 |---|---|
 | 1 COMMAND | Command to a node; Verification back |
-| 2 TELEMETRY | Beacon, Housekeeping |
+| 2 TELEMETRY | Beacon, Housekeeping, Packets, Dump, Playback; PlaybackAck back |
 | 3 EVENT | Event |
 | 4 OBJECT | Chunk, ObjectQuery, ObjectStatus, ObjectWant |
 | 5 JOB | JobReport to the ground, JobReportAck back |
@@ -37,6 +37,9 @@ SERVICE_JOB: Final = 5
 CHUNK_BYTES: Final = 16_384
 """Data in one chunk [bytes]: one LTP block of 17 radio segments of 1 kB, so that a lost pass costs little."""
 
+RECORDS_MAX: Final = 1024
+"""Records in one segment of the recorder: 16 bytes each would fill a chunk, and none is as short."""
+
 PROOF_BYTES_MAX: Final = 512
 """Longest proof of a chunk [bytes]: 16 digests of 32 bytes, for one of the 65,536 chunks of the largest object."""
 
@@ -53,6 +56,7 @@ class Mode(IntEnum):
     ECLIPSE = 2
     LOW_POWER = 3
     SAFE = 4
+    MAINTENANCE = 5
 
 
 @unique
@@ -84,7 +88,7 @@ class Stage(IntEnum):
 
 @unique
 class CommandCode(IntEnum):
-    """Response codes, F Prime `Fw/Cmd/Cmd.fpp` CmdResponse; the last two are ours."""
+    """Response codes: to BUSY those of F Prime, `Fw/Cmd/Cmd.fpp` CmdResponse; the others are ours."""
 
     OK = 0
     INVALID_OPCODE = 1
@@ -94,6 +98,8 @@ class CommandCode(IntEnum):
     BUSY = 5
     EXPIRED = 6
     REPEATED = 7
+    NOT_ARMED = 8
+    DISABLED = 9
 
 
 @unique
@@ -171,6 +177,8 @@ class Command(Message, frozen=True, array_like=True, tag=3):
     """Component and command name, for example JOBS.SUBMIT."""
     lifetime_ms: Count
     arguments: tuple[object, ...] = ()
+    dictionary_digest: Annotated[bytes, msgspec.Meta(max_length=8)] = b""
+    """Of the dictionary that the sender spoke; empty when it did not say."""
 
 
 class Verification(Message, frozen=True, array_like=True, tag=4):
@@ -295,7 +303,7 @@ class ComponentHousekeeping(msgspec.Struct, frozen=True, array_like=True):
     """CMDPC."""
     command_error_count: Count
     """CMDEC."""
-    values: tuple[tuple[Name, int | float], ...]
+    values: tuple[tuple[Name, int | float | bool | str], ...]
 
 
 class Housekeeping(Message, frozen=True, array_like=True, tag=12):
@@ -307,10 +315,65 @@ class Housekeeping(Message, frozen=True, array_like=True, tag=12):
     components: Annotated[tuple[ComponentHousekeeping, ...], msgspec.Meta(max_length=64)]
 
 
+class PacketValues(msgspec.Struct, frozen=True, array_like=True):
+    """One telemetry packet."""
+
+    name: Name
+    """Component and packet, for example LIMITS.HK."""
+    values: Annotated[tuple[int | float | bool | str, ...], msgspec.Meta(max_length=256)]
+    """Of its channels, in the dictionary's order."""
+
+
+class Packets(Message, frozen=True, array_like=True, tag=13):
+    """Telemetry packets that were sampled in one cycle; green (best effort) unless it comes in a Playback."""
+
+    node: Node
+    boot_count: Count
+    sequence: Count
+    """Rises with each such message of a boot."""
+    uptime_ms: Count
+    """When the values were sampled [ms since boot]."""
+    packets: Annotated[tuple[PacketValues, ...], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class Dump(Message, frozen=True, array_like=True, tag=14):
+    """One part of a data product that a command asked for; the parts come reliably."""
+
+    node: Node
+    boot_count: Count
+    number: Count
+    """Of the product; rises in a boot."""
+    kind: Name
+    """What it is: the component that made it."""
+    part: Count
+    parts: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    data: Annotated[bytes, msgspec.Meta(max_length=CHUNK_BYTES)]
+
+
+class Playback(Message, frozen=True, array_like=True, tag=17):
+    """One segment of the on-board recorder: what could not be sent when it was made. Repeated until acknowledged."""
+
+    node: Node
+    boot_count: Count
+    """Of the boot that recorded it."""
+    number: Count
+    """Of the segment; (boot_count, number) names it."""
+    records: Annotated[
+        tuple[Annotated[bytes, msgspec.Meta(max_length=CHUNK_BYTES)], ...], msgspec.Meta(max_length=RECORDS_MAX)
+    ]
+    """Each a Packets or an Event message of the node, oldest first."""
+
+
+class PlaybackAck(Message, frozen=True, array_like=True, tag=18):
+    """The ground has a segment of the recorder on record; the node may erase it."""
+
+    boot_count: Count
+    number: Count
+
+
 AnyMessage = (
     Beacon | Event | Command | Verification | Chunk | ObjectQuery | ObjectStatus | ObjectWant | JobSpec | JobReport
-    | JobReportAck
-    | Housekeeping
+    | JobReportAck | Housekeeping | Packets | Dump | Playback | PlaybackAck
 )  # fmt: skip
 
 _KINDS: Final[dict[object, type[AnyMessage]]] = {kind.__struct_config__.tag: kind for kind in get_args(AnyMessage)}

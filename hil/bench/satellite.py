@@ -12,8 +12,8 @@ from flightsw.link.memory import MemoryLink
 from flightsw.net.agent import BundleAgent
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.keys import KeyRing
-from flightsw.node import Node, NodePorts
-from flightsw.ports import Frame, Log, Random, ResetCause
+from flightsw.node import Node
+from flightsw.ports import Frame, Log, NodePorts, Random, ResetCause
 from hil.bench.accounts import Accounts, EnergyState, NodeCounts
 from hil.channel.relay import Relay
 from hil.sim.disk import SimulatedDisk

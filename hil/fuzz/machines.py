@@ -21,10 +21,10 @@ from flightsw.link.memory import MemoryLink
 from flightsw.net.agent import AgentLimits, BundleAgent
 from flightsw.net.contacts import Contact, ContactPlan
 from flightsw.net.ltp import LtpConfig
-from flightsw.node import Node, NodePorts
+from flightsw.node import Node
 from flightsw.objects.digest import digest_of
 from flightsw.objects.store import ObjectStore
-from flightsw.ports import Model, Random
+from flightsw.ports import Model, NodePorts, Random
 from flightsw.wire.bundles import Bundle, encode_bundle
 from flightsw.wire.cbor import UNSIGNED, encode_head
 from flightsw.wire.eids import DTN_NONE, Eid

@@ -1,6 +1,7 @@
 import pytest
 
-from flightsw.core.commanding import REMEMBERED_MAX, Commands, Outcome
+from flightsw.component import OK, Outcome
+from flightsw.core.commanding import REMEMBERED_MAX, Commands
 from flightsw.core.dictionary import COMMANDS
 from flightsw.wire.messages import Command, CommandCode, Stage
 from hil.sim.disk import SimulatedDisk
@@ -14,16 +15,28 @@ def disk():
     return SimulatedDisk(1 << 24, Streams(1).random("disk"))
 
 
+class Part:
+    """A component whose commands all succeed, but for JOBS.CANCEL."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def handlers(self):
+        commands = {opcode.partition(".")[2] for opcode in COMMANDS if opcode.partition(".")[0] == self.name}
+        handlers = {command: lambda _: OK for command in commands - {"NOOP", "RESET_COUNTERS"}}
+        if self.name == "JOBS":
+            handlers["CANCEL"] = lambda _: Outcome(CommandCode.EXECUTION_ERROR, "no such job")
+        return handlers
+
+    def channels(self):
+        return {}
+
+
 class Bench:
     def __init__(self, disk):
         self.done = []
-        handlers = {opcode: self.handler(opcode) for opcode in COMMANDS}
-        self.commands = Commands(NODE, disk, handlers, lambda command, age_ms: self.done.append(command.command_id))
-
-    def handler(self, opcode):
-        if opcode == "JOBS.CANCEL":
-            return lambda arguments: Outcome(CommandCode.EXECUTION_ERROR, "no such job")
-        return lambda arguments: Outcome(CommandCode.OK)
+        parts = [Part(name) for name in dict.fromkeys(opcode.partition(".")[0] for opcode in COMMANDS)]
+        self.commands = Commands(NODE, disk, parts, lambda command, age_ms: self.done.append(command.command_id))
 
 
 def noop(command_id=1, lifetime_ms=1000):

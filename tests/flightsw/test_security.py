@@ -31,8 +31,8 @@ from flightsw.net.security import (
     initialisation_vector,
     key_ids,
 )
-from flightsw.node import Node, NodePorts
-from flightsw.ports import Frame
+from flightsw.node import Node
+from flightsw.ports import Frame, NodePorts
 from flightsw.wire import confidentiality, integrity
 from flightsw.wire.bundles import CRC_32C, CRC_NONE, Bundle, CanonicalBlock, decode_bundle, departing, encode_bundle
 from flightsw.wire.eids import DTN_NONE, Eid

@@ -17,7 +17,8 @@ from flightsw.errors import ConfigError
 from flightsw.link.memory import MemoryLink
 from flightsw.net.contacts import Contact, ContactPlan
 from flightsw.net.keys import KeyRing, KeyState, KeyStore, PeerKeys, TrafficKey
-from flightsw.node import Node, NodePorts
+from flightsw.node import Node
+from flightsw.ports import NodePorts
 from flightsw.wire.messages import CommandCode, Stage, Verification
 from ground.fleet import ClusterConfig, FleetNode
 from ground.keys import REFUSALS_MAX, KeyRotations
