@@ -22,6 +22,7 @@ from hil.bench.run import Progress as RunProgress
 from hil.bench.scenario import Scenario, load, needs_real_time, shipped, with_kind
 from hil.bench.soak import Finding, seed_range, soak
 from hil.capture.runs import run_recorder
+from hil.commands.console import console_command
 from hil.commands.ground import command_command, status_command
 from hil.commands.inspection import inspect_command
 from hil.commands.keys import keys_group
@@ -322,6 +323,7 @@ main.add_command(command_command)
 main.add_command(status_command)
 main.add_command(null_modem_command)
 main.add_command(ping_command)
+main.add_command(console_command([command_command, status_command]))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from hil.bench import folder as folders
 from hil.bench import sky, summary
 from hil.bench.judge import Outcome
 from hil.bench.pace import LATENCY_MQTT_S, LATENCY_SERIAL_S, Pace
-from hil.bench.run import Bench, Progress
+from hil.bench.run import Bench, Operator, Progress
 from hil.bench.scenario import ElementsOrbit, Scenario, link_names
 from hil.bench.workload import Workload
 from hil.channel.relay import Observer
@@ -107,6 +107,7 @@ def execute(
     on_progress: Callable[[Progress], None] | None = None,
     observer: Observer | None = None,
     pace: Pace | None = None,
+    operator: Operator | None = None,
 ) -> Execution:
     """Run a scenario, in virtual time or at a pace in real time; with a folder, everything that a run leaves is written
     there, also when it is interrupted.
@@ -127,6 +128,7 @@ def execute(
         header={"flatrack": folders.software_version()},
         observer=observer,
         pace=pace,
+        operator=operator,
     )
     outcome = bench.run()
     cpu_s = time.process_time() - cpu_started_s

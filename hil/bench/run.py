@@ -8,7 +8,7 @@ programs of their own (`hil.bench.lab`).
 import asyncio
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,13 @@ from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.errors import ConfigError
 from flightsw.host.loop import PacedLoop
 from flightsw.link.memory import MemoryLink
+from flightsw.link.tasks import end_tasks
 from flightsw.net.agent_values import AgentLimits
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.keys import KEY_BYTES, derived_rings
 from flightsw.net.ltp_values import LtpConfig
 from flightsw.ports import Frame, Log, ResetCause
 from flightsw.wire.messages import JobReport
-from ground.ledger import JobRequest
 from ground.segment import GroundSegment
 from hil.bench import composition
 from hil.bench import sky as sky_of
@@ -45,7 +45,7 @@ from hil.bench.satellite import Satellite
 from hil.bench.scenario import Scenario, scenario_digest
 from hil.bench.sky import FIRST_NODE, GROUND_NODE, Sky
 from hil.bench.strikes import Strikes
-from hil.bench.workload import KIND, Item, Workload, mosaic_rows
+from hil.bench.workload import Item, Workload, mosaic_rows
 from hil.channel.link import Link
 from hil.channel.relay import Observer, Relay
 from hil.faults.injector import Injector
@@ -72,6 +72,10 @@ class Progress:
     counters: dict[str, int] = field(default_factory=dict)
 
 
+Operator = Callable[["Bench"], Coroutine[Any, Any, None]]
+"""Somebody who works with a running bench."""
+
+
 class Bench:
     """One run of a scenario.
 
@@ -85,6 +89,7 @@ class Bench:
         on_progress: called every `progress_s` of mission time.
         observer: of the relay, such as a capture.
         pace: of a run in real time; None for virtual time.
+        operator: works with the running bench, which ends when it returns; None lets the scenario run by itself.
 
     Raises:
         ConfigError: a node's kind needs real time, or scene, model or orbit cannot be used.
@@ -104,6 +109,7 @@ class Bench:
         header: dict[str, Any] | None = None,
         observer: Observer | None = None,
         pace: Pace | None = None,
+        operator: Operator | None = None,
     ) -> None:
         _check_kinds(scenario, pace)
         self.scenario = scenario
@@ -136,6 +142,7 @@ class Bench:
         self._folder = folder
         self._on_progress = on_progress
         self._progress_s = progress_s
+        self._operator = operator
         self._crash: BaseException | None = None
         self._is_composed = False
         self._ended_ns: int | None = None
@@ -187,7 +194,7 @@ class Bench:
             self.ground,
             digest,
             self.loop.now_ns if self._ended_ns is None else self._ended_ns,
-            reached_end=self.until_ns == self.scenario.duration_ns,
+            reached_end=self._ended_ns is not None and self._ended_ns >= self.scenario.duration_ns,
             interrupted=interrupted,
             crash=crash,
         )
@@ -224,11 +231,26 @@ class Bench:
             if self.workload is not None:
                 self.loop.call_at_ns(round(self.workload.spec.submit_at_s * NS_PER_S), self._submit, 0)
             self.loop.call_at_ns(self.until_ns, self._stop.set)
-            await self._stop.wait()
+            await self._operate()
         finally:
             await self._end()
         if self._crash is not None:
             raise self._crash
+
+    async def _operate(self) -> None:
+        """Wait for the end, or let an operator work until he has done or the end comes."""
+        ended = self.loop.create_task(self._stop.wait(), name="bench/end")
+        tasks: list[asyncio.Task[Any]] = [ended]
+        if self._operator is not None:
+            tasks.append(self.loop.create_task(self._operator(self), name="operator"))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._ended_ns = self.loop.now_ns
+            await end_tasks(tasks)
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     async def _compose(self, plan: ContactPlan, clock: LoopClock) -> GroundSegment | None:
         """Make satellites and ground; returns the ground segment if it runs in this loop."""
@@ -386,12 +408,12 @@ class Bench:
         return segment
 
     def _arm_faults(self) -> None:
-        injector = Injector(
+        self.injector = Injector(
             self._strikes, self.loop.call_at_ns, self._log_for("bench"), self.streams.child("strikes").random
         )
-        self.trace.subscribe(injector.observe)
+        self.trace.subscribe(self.injector.observe)
         members = list(self.members.values())
-        composition.arm_faults(injector, self.scenario, self.sky, members, self.workload, self.until_ns)
+        composition.arm_faults(self.injector, self.scenario, self.sky, members, self.workload, self.until_ns)
 
     # -- work
 
@@ -407,22 +429,8 @@ class Bench:
                 return
 
     def _submit_one(self, item: Item, workload: Workload) -> None:
-        spec = workload.spec
         self.ground.put_object(item.data)
-        request = JobRequest(
-            kind=KIND,
-            model=workload.model_digest,
-            model_bytes=len(workload.model),
-            data=item.digest,
-            data_bytes=len(item.data),
-            steps_count=cloud_mask.STEPS,
-            step_mpix=spec.step_mpix,
-            priority=spec.priority,
-            deadline_s=spec.deadline_s,
-            checkpoint_steps=spec.checkpoint_steps,
-            product_measure_max=spec.product_cover_max,
-        )
-        self.ground.submit(request, lambda job: self._audit.items.update({job: item}))
+        self.ground.submit(workload.request(item), lambda job: self._audit.items.update({job: item}))
 
     def _objection(self, report: JobReport, result: bytes, product: bytes | None) -> str | None:
         assert self.workload is not None, "nothing comes back without a workload"

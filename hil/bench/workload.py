@@ -16,6 +16,7 @@ from flightsw.compute import cloud_mask
 from flightsw.compute.inference import InferenceCache, ModelImage
 from flightsw.errors import ConfigError, WireError
 from flightsw.objects.store import digest_of
+from ground.ledger import JobRequest
 from hil.bench.scenario import CloudMaskWorkload
 from hil.imagery.mosaic import MosaicRow
 from hil.imagery.scene import Scene, load_scene
@@ -114,6 +115,23 @@ class Workload:
     def weight_bits_count(self) -> int:
         """Bits of the model that radiation can strike."""
         return self._image.weight_bits_count
+
+    def request(self, item: Item) -> JobRequest:
+        """The job that an item is for the ground."""
+        spec = self.spec
+        return JobRequest(
+            kind=KIND,
+            model=self.model_digest,
+            model_bytes=len(self.model),
+            data=item.digest,
+            data_bytes=len(item.data),
+            steps_count=cloud_mask.STEPS,
+            step_mpix=spec.step_mpix,
+            priority=spec.priority,
+            deadline_s=spec.deadline_s,
+            checkpoint_steps=spec.checkpoint_steps,
+            product_measure_max=spec.product_cover_max,
+        )
 
     def reference(self, item: Item, cache: InferenceCache) -> Reference:
         """The fault-free answer to one job."""

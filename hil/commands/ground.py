@@ -1,34 +1,24 @@
-"""`flatrack command` and `flatrack status`: ask a running ground (`python -m ground --control SOCKET`)."""
+"""`flatrack command` and `flatrack status`: ask a ground (`python -m ground --control SOCKET`, or a console's)."""
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
 
 from flightsw.core.dictionary import COMMANDS
-from flightsw.errors import ConfigError, ControlError, LinkTimeout
-from flightsw.host.control import ControlPeer, connect
+from flightsw.errors import ConfigError
+from hil.commands.asking import GroundPeer, asks_ground
 
-ANSWER_S: Final = 10.0
-"""How long the ground may take to answer [s]: it answers at once or hangs."""
 LOOK_S: Final = 0.2
 """How often a command that is under way is looked at [s]."""
-EXIT_FAIL: Final = 1
-
-CONTROL = click.option(
-    "--control", type=click.Path(path_type=Path), required=True, help="The control socket of the ground."
-)
 
 
 @click.command(name="command")
 @click.argument("node")
 @click.argument("opcode")
 @click.argument("arguments", nargs=-1)
-@CONTROL
 @click.option(
     "--wait",
     "wait_s",
@@ -37,75 +27,49 @@ CONTROL = click.option(
     show_default=True,
     help="How long to wait for the end of the command's chain [s].",
 )
-def command_command(node: str, opcode: str, arguments: tuple[str, ...], control: Path, wait_s: float) -> None:
+@asks_ground
+async def command_command(
+    ground: GroundPeer, node: str, opcode: str, arguments: tuple[str, ...], wait_s: float
+) -> bool:
     """Send a command to a NODE (its name or number): OPCODE and its ARGUMENTS, bytes as hexadecimal digits.
 
     Ends with 0 when the node completed it, 1 when it failed or has not ended yet.
     """
     values = _values(opcode, arguments)
-    completed = asyncio.run(_command(control, int(node) if node.isdecimal() else node, opcode, values, wait_s))
-    if not completed:
-        sys.exit(EXIT_FAIL)
+    number = await ground.ask("command", int(node) if node.isdecimal() else node, opcode, values)
+    loop = asyncio.get_running_loop()
+    until_s, shown = loop.time() + wait_s, ""
+    while True:
+        state = await ground.ask("command_state", number)
+        stage = state["stage"]
+        if stage != shown:
+            shown = stage
+            more = f" {state['code']} {state['detail']}".rstrip() if stage == "FAILED" else ""
+            click.echo(f"command {number} to {state['node']}: {opcode} {stage}{more}")
+        if stage in ("COMPLETED", "FAILED"):
+            return bool(stage == "COMPLETED")
+        if loop.time() >= until_s:
+            click.echo(f"command {number} has not ended; the ground goes on with it")
+            return False
+        await asyncio.sleep(LOOK_S)
 
 
 @click.command(name="status")
-@CONTROL
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status_command(control: Path, as_json: bool) -> None:
+@asks_ground
+async def status_command(ground: GroundPeer, as_json: bool) -> None:
     """Print what a running ground knows: its fleet, its jobs, the last events."""
-    found = asyncio.run(_status(control))
+    found = {
+        "status": await ground.ask("status"),
+        "nodes": await ground.ask("nodes"),
+        "jobs": await ground.ask("jobs", 10),
+        "events": await ground.ask("events", 0, 10),
+    }
     if as_json:
         click.echo(json.dumps(found, default=_hex))
         return
     for line in _lines(found):
         click.echo(line)
-
-
-async def _command(control: Path, node: int | str, opcode: str, values: list[Any], wait_s: float) -> bool:
-    """Send and watch; returns whether it is completed."""
-    peer = await connect(control, {})
-    try:
-        number = await _ask(peer, "command", node, opcode, values)
-        loop = asyncio.get_running_loop()
-        until_s, shown = loop.time() + wait_s, ""
-        while True:
-            state = await _ask(peer, "command_state", number)
-            stage = state["stage"]
-            if stage != shown:
-                shown = stage
-                more = f" {state['code']} {state['detail']}".rstrip() if stage == "FAILED" else ""
-                click.echo(f"command {number} to {state['node']}: {opcode} {stage}{more}")
-            if stage in ("COMPLETED", "FAILED"):
-                return bool(stage == "COMPLETED")
-            if loop.time() >= until_s:
-                click.echo(f"command {number} has not ended; the ground goes on with it")
-                return False
-            await asyncio.sleep(LOOK_S)
-    finally:
-        peer.close()
-
-
-async def _status(control: Path) -> dict[str, Any]:
-    peer = await connect(control, {})
-    try:
-        return {
-            "status": await _ask(peer, "status"),
-            "nodes": await _ask(peer, "nodes"),
-            "jobs": await _ask(peer, "jobs", 10),
-            "events": await _ask(peer, "events", 0, 10),
-        }
-    finally:
-        peer.close()
-
-
-async def _ask(peer: ControlPeer, method: str, *params: Any) -> Any:
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            return await peer.call(method, *params)
-    except ControlError as error:  # the user's: a node or an opcode that is not there
-        raise ConfigError(str(error)) from None
-    except TimeoutError:
-        raise LinkTimeout(f"the ground did not answer within {ANSWER_S:g} s") from None
 
 
 def _values(opcode: str, arguments: tuple[str, ...]) -> list[Any]:

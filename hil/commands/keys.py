@@ -1,19 +1,17 @@
 """`flatrack keys`: makes the key files of a fleet, shows them without a key, and has a running ground change a key."""
 
-import asyncio
 import secrets
 from pathlib import Path
 from typing import Final
 
 import click
 
-from flightsw.errors import ConfigError, ControlError, LinkTimeout
-from flightsw.host.control import connect
+from flightsw.errors import ConfigError
 from flightsw.host.keyfile import load_keys, save_keys
 from flightsw.net.keys import KEY_BYTES, KeyRing, KeyState, PeerKeys, TrafficKey, fingerprint
 from hil.bench.scenario import load
 from hil.bench.sky import FIRST_NODE, GROUND_NODE
-from hil.commands.ground import ANSWER_S, CONTROL
+from hil.commands.asking import GroundPeer, asks_ground
 
 SUFFIX: Final = ".keys.toml"
 NODES_PAIRED_MAX: Final = 256
@@ -79,24 +77,12 @@ def list_keys(files: tuple[Path, ...]) -> None:
 
 @keys_group.command(name="rotate")
 @click.argument("node")
-@CONTROL
-def rotate(node: str, control: Path) -> None:
+@asks_ground
+async def rotate(ground: GroundPeer, node: str) -> None:
     """Have a running ground give NODE (its name or number) a new key over the air; the ground notes how it ends."""
-    key_id = asyncio.run(_rotate(control, int(node) if node.isdecimal() else node))
+    number = int(node) if node.isdecimal() else node
+    key_id = await ground.ask("rotate_key", number, secrets.token_bytes(KEY_BYTES))
     click.echo(f"{node}: key {key_id} is on its way")
-
-
-async def _rotate(control: Path, node: int | str) -> int:
-    peer = await connect(control, {})
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            return int(await peer.call("rotate_key", node, secrets.token_bytes(KEY_BYTES)))
-    except ControlError as error:  # the user's: a node that is not there, or whose key is being changed
-        raise ConfigError(str(error)) from None
-    except TimeoutError:
-        raise LinkTimeout(f"the ground did not answer within {ANSWER_S:g} s") from None
-    finally:
-        peer.close()
 
 
 def _fresh() -> PeerKeys:

@@ -38,6 +38,15 @@ def run(scenario, time_scale, tmp_path=None, broker="nats"):
     return execute(scenario, 7, folder=tmp_path, pace=real_time(scenario, time_scale, broker)).outcome
 
 
+def run_kept_up(scenario, time_scale, tmp_path, broker="nats"):
+    """A run whose machine fell behind says nothing of what it ran: one that failed so is repeated at half the speed."""
+    outcome = run(scenario, time_scale, tmp_path / "first", broker)
+    if outcome.lag and not outcome.passed:
+        print(f"at {time_scale:g} times: {outcome.lag}")
+        outcome = run(scenario, time_scale / 2, tmp_path / "second", broker)
+    return outcome
+
+
 def reasons(outcome):
     return (outcome.violations, outcome.unmet, outcome.crash, outcome.lag)
 
@@ -255,7 +264,7 @@ def test_a_process_whose_battery_is_empty_boots_again_when_it_has_charge(tmp_pat
 
 @pytest.mark.real_time
 def test_twelve_processes_over_pseudo_terminals_pass_the_shipped_scenario(tmp_path):
-    outcome = run(with_kind(load("three-body-12"), "process", "serial"), 60.0, tmp_path)
+    outcome = run_kept_up(with_kind(load("three-body-12"), "process", "serial"), 60.0, tmp_path)
     assert outcome.passed, reasons(outcome)
     assert outcome.counters["results_equal"] == 96
 
@@ -265,7 +274,7 @@ def test_twelve_processes_over_pseudo_terminals_pass_the_shipped_scenario(tmp_pa
 def test_twelve_processes_over_a_broker_pass_the_shipped_scenario(tmp_path, need_tool, broker):
     if broker == "mosquitto":
         need_tool("mosquitto")
-    outcome = run(with_kind(load("three-body-12"), "process", "mqtt"), 40.0, tmp_path, broker)
+    outcome = run_kept_up(with_kind(load("three-body-12"), "process", "mqtt"), 40.0, tmp_path, broker)
     assert outcome.passed, reasons(outcome)
     assert outcome.counters["results_equal"] == 96
 
@@ -275,7 +284,7 @@ def test_coroutines_and_processes_on_two_kinds_of_wire_pass_as_one_fleet(tmp_pat
     scenario = load("three-body-12")
     wires = {0: {}, 1: {"kind": "process", "link": "serial"}, 2: {"kind": "process", "link": "mqtt"}}
     nodes = tuple(msgspec.structs.replace(node, **wires[index % 3]) for index, node in enumerate(scenario.nodes))
-    outcome = run(msgspec.structs.replace(scenario, nodes=nodes), 40.0, tmp_path)
+    outcome = run_kept_up(msgspec.structs.replace(scenario, nodes=nodes), 40.0, tmp_path)
     assert outcome.passed, reasons(outcome)
     assert outcome.counters["results_equal"] == 96
 
