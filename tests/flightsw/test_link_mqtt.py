@@ -21,7 +21,7 @@ from hil.broker import Broker
 from hil.channel.link_contract import Mailbox
 from hil.channel.wires import MqttWires
 
-WAIT_S = 120
+WAIT_S = 400
 KINDS = ["nats", "mosquitto"]
 NODE = """
 import asyncio, sys
@@ -29,6 +29,16 @@ from flightsw.link.urls import open_link
 async def main():
     link = await open_link(sys.argv[1])
     await asyncio.get_running_loop().create_future()
+asyncio.run(main())
+"""
+RECEIVER = """
+import asyncio, sys
+from flightsw.link.urls import open_link
+async def main():
+    link = await open_link(sys.argv[1])
+    link.set_receiver(lambda interface, frame: print(interface, bytes(frame).hex()))
+    await link.wait_connected()
+    await link.close()
 asyncio.run(main())
 """
 
@@ -139,6 +149,25 @@ async def test_a_broker_that_hangs_up_before_it_answers_is_left_at_once():
     server.close()
 
 
+async def test_a_broker_that_hangs_up_right_behind_its_answer_leaves_no_error_that_nobody_takes():
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+
+    async def answer_and_hang_up(reader, writer):
+        await reader.read(1)
+        writer.write(b"\x20\x02\x00\x00")
+        writer.close()
+
+    server = await asyncio.start_server(answer_and_hang_up, "127.0.0.1", 0)
+    link = MqttLink(parse_url(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}/lab?client=x"))
+    await link.open()
+    assert link.status().error
+    await link.close()
+    server.close()
+    gc.collect()
+    assert errors == []
+
+
 async def test_servers_are_tried_in_turn():
     async with Broker.start("nats") as broker, asyncio.timeout(WAIT_S):
         server = broker.url.removeprefix("mqtt://")
@@ -168,6 +197,51 @@ async def test_with_qos_1_the_broker_keeps_what_is_for_a_node_that_is_away(kind,
         link.set_receiver(mailbox.take)
         await mailbox.expect(wanted, "kept by the broker")
         await link.close()
+
+
+@pytest.mark.parametrize("library", ["aiomqtt", pytest.param("asyncio-mqtt", marks=pytest.mark.slow)])
+async def test_what_a_broker_sends_right_behind_its_answer_is_acknowledged_and_handed_on(library, peer_python):
+    python = sys.executable if library == "aiomqtt" else str(peer_python(library))
+    wanted = [(index % 3, bytes([index]) * 20) for index in range(1, 31)]
+    acknowledged = []
+
+    def packet(kind, body):
+        return bytes([kind, len(body)]) + body
+
+    async def answer(reader, writer):
+        topic = b"\x00\x0alab/x/down"
+        kept = [
+            packet(0x32, topic + number.to_bytes(2, "big") + pack_record(*record))
+            for number, record in enumerate(wanted, 1)
+        ]
+        while True:
+            kind, size_bytes = await reader.readexactly(2)
+            body = await reader.readexactly(size_bytes)
+            match kind >> 4:
+                case 1:  # connect: the session is there, and so is all that came meanwhile
+                    writer.write(packet(0x20, b"\x01\x00") + b"".join(kept))
+                case 3:  # publish, of presence
+                    after_topic = 2 + int.from_bytes(body[:2], "big")
+                    writer.write(packet(0x40, body[after_topic : after_topic + 2]))
+                case 4:  # acknowledge
+                    acknowledged.append(int.from_bytes(body, "big"))
+                case 8:  # subscribe
+                    writer.write(packet(0x90, body[:2] + b"\x01"))
+                case 14:  # disconnect
+                    writer.close()
+                    return
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}/lab?client=x&qos=1"
+    root = Path(__file__).parents[2]
+    async with asyncio.timeout(WAIT_S):
+        node = await asyncio.create_subprocess_exec(
+            python, "-c", RECEIVER, url, cwd=root, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await node.communicate()
+    server.close()
+    assert acknowledged == list(range(1, len(wanted) + 1)), "the library acknowledges what it reads"
+    assert said.decode().splitlines() == [f"{interface} {frame.hex()}" for interface, frame in wanted]
 
 
 async def test_with_qos_0_what_is_sent_without_a_connection_is_dropped_and_counted():

@@ -15,7 +15,7 @@ from hil.broker import Broker
 from hil.channel.wires import MqttWires
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 120
+WAIT_S = 400
 KINDS = ["nats", "mosquitto"]
 BENCH = """
 import asyncio, sys
@@ -166,6 +166,32 @@ async def test_passwords_are_in_private_files_only(kind):
         holders = [path for path in files if b"hunter2" in path.read_bytes()]
         assert holders, "the link needs one of them"
         assert [path for path in holders if path.stat().st_mode & 0o077] == []
+
+
+@each_kind
+async def test_a_session_of_which_a_broker_was_saved_gets_what_comes_after_a_kill_and_before_its_client(kind):
+    wanted = [bytes([index]) * 50 for index in range(1, 11)]
+    got = []
+    async with Broker.start(kind) as broker, asyncio.timeout(WAIT_S):
+        wires = MqttWires(f"{broker.url}?qos=1", "lab")
+        await wires.open()
+        await wires.wait_connected()
+        link = await open_link(wires.wire("sat").url)
+        await wires.close()
+        await broker.save()
+        await broker.kill()
+        await until(lambda: not link.status().is_connected)
+        for frame in wanted:
+            link.send(1, frame)
+        await broker.revive()
+        await until(lambda: link.status().sent_count == len(wanted))
+        wires = MqttWires(f"{broker.url}?qos=1", "lab")
+        wires.wire("sat").on_frame = lambda interface, frame: got.append(bytes(frame))
+        await wires.open()
+        await until(lambda: len(got) >= len(wanted))
+        await link.close()
+        await wires.close()
+    assert list(dict.fromkeys(got)) == wanted
 
 
 @pytest.mark.slow
