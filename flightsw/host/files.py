@@ -205,7 +205,11 @@ class FileDisk:
         self._sizes[name] = size_bytes
 
     def _scan(self) -> None:
-        """Take over what lies there."""
+        """Take over what lies there.
+
+        A program that died may have made names, renamed or removed files without having synced the folder. From now on
+        they count as durable, so they are made so.
+        """
         for folder, _, files in os.walk(self.folder, onerror=_raise):
             for file in files:
                 path = Path(folder, file)
@@ -216,6 +220,7 @@ class FileDisk:
                     path.unlink()
                     continue
                 self._sizes[name] = path.stat().st_size
+            _sync(Path(folder))
         self._used_bytes = sum(self._sizes.values())
 
 

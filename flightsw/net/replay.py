@@ -14,10 +14,10 @@ import msgspec
 
 from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
-from flightsw.storage.log import RecordLog
+from flightsw.storage.state_log import StateLog
 from flightsw.wire import cbor
 
-LOG_NAME: Final = "replay.log"
+LOG_NAME: Final = "replay"
 
 LOGGED_MAX: Final = 8192
 """Records after which the log is written anew: with some 25 bytes each they take 200 kB beside the windows."""
@@ -58,6 +58,13 @@ class ReplayWindow:
         if len(self._heap) > self.numbers_max:
             self.floor = heappop(self._heap)
             self.seen.remove(self.floor)
+
+    def close(self) -> None:
+        """Accept nothing but what is above all numbers so far."""
+        if self._heap:
+            self.floor = max(self._heap)
+            self._heap = []
+            self.seen = set()
 
     def numbers(self) -> list[int]:
         """Those remembered, rising."""
@@ -101,10 +108,16 @@ class ReplayGuard:
         self._durable = durable
         self._is_known = is_known
         self._windows: dict[Flow, ReplayWindow] = {}
-        self._log = None if disk is None else RecordLog(disk, LOG_NAME)
+        self.unsaved_count = 0
+        """Times that the log could not be written anew; it goes on as it is, and that is tried again."""
+        self._compact_at = LOGGED_MAX
+        self._log = None if disk is None else StateLog(disk, LOG_NAME)
         for record in [] if self._log is None else self._log.records():
             self._restore(record)
-        self._compact_at = LOGGED_MAX
+        if self._log is not None and self._log.lost_count:
+            for window in self._windows.values():
+                window.close()  # which numbers are lost is not known: none of before passes any more
+            self._compact(self._log)
 
     def accept(self, flow: Flow, number: int) -> bool:
         """Whether a number is new; if so it is known from now on, durably where that is asked for.
@@ -143,13 +156,17 @@ class ReplayGuard:
             if window.is_new(number):
                 window.add(number)
 
-    def _compact(self, log: RecordLog) -> None:
+    def _compact(self, log: StateLog) -> None:
         self._windows = {
             flow: window for flow, window in self._windows.items() if self._is_known(flow.source, flow.key_id)
         }
-        log.compact(
+        records = [
             cbor.dumps([*flow, window.floor, window.numbers()])
             for flow, window in self._windows.items()
             if flow.service in self._durable
-        )
+        ]
+        try:
+            log.snapshot(records)
+        except StorageError:  # what was accepted is on the disk already
+            self.unsaved_count += 1
         self._compact_at = log.records_count + LOGGED_MAX

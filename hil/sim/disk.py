@@ -3,12 +3,15 @@
 The rules, which the measured crash behaviour of Linux file systems gave:
 
 - What `sync` or `replace` made durable survives.
-- Of bytes appended since, a prefix survives, in whole sectors; the last sector may be torn: cut short, or filled up
-  with zeros where its data never reached the medium.
-- A file written whole and not synced is the old one, or a torn new one.
+- Of bytes appended since, each sector survives or not, in any order, with a probability that is drawn for each file
+  from 0, 0.5, 0.9 and 1. A sector that did not is zeros, or the file ends before it; one of them may be torn: its
+  first bytes new, the rest zeros.
+- A file written whole and not synced is the old one, or a new one of which sectors are missing in the same way.
 - A file that was never synced may be absent.
 - Removals reach the medium in order, and any number of the last ones may be undone, until a `replace` (which syncs the
   directory) makes those before it durable.
+
+Rot is asked for by the world's side; `hil.sim.faulty_disk` adds the faults of a disk that refuses.
 
 Sizes are those of the contents: blocks, names and the file system's own records cost nothing.
 """
@@ -22,19 +25,28 @@ from flightsw.ports import Random
 SECTOR_BYTES: Final = (
     512  # the unit that drives promise to write whole; smaller than the 4096 of newer ones, hence harsher
 )
+SURVIVAL: Final = (0.0, 0.5, 0.9, 1.0)
+"""Shares of unsynced sectors that a power cut lets through: one is drawn for each file. Source: docs/determinism.md."""
 
 
 @dataclass(slots=True)
 class _File:
     """One file: what reads return, and what the medium holds."""
 
-    content: bytearray = field(default_factory=bytearray)
+    content: bytes | bytearray = field(default_factory=bytearray)
+    """Bytes are shared with who wrote them; they become an array of the file's own when they are changed in place."""
     durable_bytes: int = 0
     """How much of the content is on the medium, when it was not rewritten since the last sync."""
     before: bytes | None = None
     """What is on the medium when the content was rewritten since the last sync."""
     is_entered: bool = False
     """Whether the directory entry is on the medium."""
+
+    def own(self) -> bytearray:
+        """The content, to be changed in place."""
+        if not isinstance(self.content, bytearray):
+            self.content = bytearray(self.content)
+        return self.content
 
     def durable(self) -> bytes | None:
         """What the medium holds for sure; None when it may hold no such file."""
@@ -75,7 +87,7 @@ class SimulatedDisk:
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = _File()
-        file.content += data
+        file.own().extend(data)
         self._used_bytes += len(data)
 
     def write(self, name: str, data: bytes) -> None:
@@ -87,7 +99,7 @@ class SimulatedDisk:
             file = self._files[name] = _File()
         elif file.before is None:
             file.before = bytes(file.content[: file.durable_bytes])
-        file.content = bytearray(data)
+        file.content = bytes(data)
         file.durable_bytes = 0
         self._used_bytes += len(data) - old_bytes
 
@@ -104,7 +116,7 @@ class SimulatedDisk:
         self._reserve("replace", name, len(data), 0)
         file = self._files.get(name)
         old_bytes = 0 if file is None else len(file.content)
-        self._files[name] = _File(bytearray(data), durable_bytes=len(data), is_entered=True)
+        self._files[name] = _File(bytes(data), durable_bytes=len(data), is_entered=True)
         self._used_bytes += len(data) - old_bytes
         self._removed.clear()  # the directory is synced
 
@@ -142,7 +154,7 @@ class SimulatedDisk:
                 survivors[name] = content
         self._removed.clear()
         self._files = {
-            name: _File(bytearray(content), durable_bytes=len(content), is_entered=True)
+            name: _File(content, durable_bytes=len(content), is_entered=True)
             for name, content in sorted(survivors.items())
         }
         self._used_bytes = sum(len(content) for content in survivors.values())
@@ -153,10 +165,23 @@ class SimulatedDisk:
         Raises:
             StorageError: No such file, or the file is shorter.
         """
-        content = self._file(name).content
+        content = self._file(name).own()
         if not 0 <= bit_index < 8 * len(content):
             raise StorageError(f"{name}: no bit {bit_index} in {len(content)} bytes")
         content[bit_index >> 3] ^= 1 << (bit_index & 7)
+
+    def lose_sector(self, name: str, sector_index: int) -> None:
+        """Turn one sector of a file into zeros, on the medium and so for every reader.
+
+        Raises:
+            StorageError: No such file, or the file is shorter.
+        """
+        content = self._file(name).own()
+        start = sector_index * SECTOR_BYTES
+        if not 0 <= start < len(content):
+            raise StorageError(f"{name}: no sector {sector_index} in {len(content)} bytes")
+        size_bytes = min(SECTOR_BYTES, len(content) - start)
+        content[start : start + size_bytes] = bytes(size_bytes)
 
     def synced_view(self, name: str) -> bytes | None:
         """What a power cut now would surely leave at the name; None when it might leave nothing. For checks."""
@@ -172,21 +197,29 @@ class SimulatedDisk:
             return file.before
         if file.durable_bytes == len(file.content):
             return bytes(file.content)
-        return self._torn(bytes(file.content), file.durable_bytes)
+        return self._scattered(bytes(file.content), file.durable_bytes)
 
-    def _torn(self, content: bytes, durable_bytes: int) -> bytes:
-        """A content of which all after the durable part went to the medium sector by sector until the power failed."""
+    def _scattered(self, content: bytes, durable_bytes: int) -> bytes:
+        """A content of which only some sectors after the durable part went to the medium before the power failed."""
         draw = self._random
+        share = draw.choice(SURVIVAL)
         first_sector = durable_bytes // SECTOR_BYTES
-        last_sector = -(-len(content) // SECTOR_BYTES)
-        whole_bytes = max(durable_bytes, draw.randint(first_sector, last_sector) * SECTOR_BYTES)
-        sector = content[whole_bytes : (whole_bytes // SECTOR_BYTES + 1) * SECTOR_BYTES]
-        if not sector or draw.random() < 0.5:
-            return content[:whole_bytes]
-        torn_sector = sector[: draw.randrange(len(sector))]
-        if draw.random() < 0.5:
-            torn_sector = torn_sector.ljust(len(sector), b"\0")
-        return content[:whole_bytes] + torn_sector
+        sectors = [content[at : at + SECTOR_BYTES] for at in range(0, len(content), SECTOR_BYTES)]
+        written = [index < first_sector or draw.random() < share for index in range(len(sectors))]
+        left = [sector if is_there else bytes(len(sector)) for sector, is_there in zip(sectors, written, strict=True)]
+        missing = [index for index, is_there in enumerate(written) if not is_there]
+        end = len(content)
+        if missing and draw.random() < 0.5:
+            torn = draw.choice(missing)
+            new_bytes = draw.randrange(len(sectors[torn]))
+            left[torn] = sectors[torn][:new_bytes].ljust(len(sectors[torn]), b"\0")
+            if torn == len(sectors) - 1 and draw.random() < 0.5:
+                end = torn * SECTOR_BYTES + new_bytes
+        if missing and missing[-1] == len(sectors) - 1 and end == len(content) and draw.random() < 0.5:
+            # the size went to the medium with the last sector that did
+            last = next((index for index in reversed(range(len(sectors))) if written[index]), -1)
+            end = (last + 1) * SECTOR_BYTES
+        return content[:durable_bytes] + b"".join(left)[durable_bytes : max(durable_bytes, end)]
 
     def _file(self, name: str) -> _File:
         file = self._files.get(name)
