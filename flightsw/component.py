@@ -21,6 +21,22 @@ OK = Outcome(CommandCode.OK)
 Handler = Callable[[Any], Outcome]
 """Executes one command; its arguments were checked against the dictionary and come in its order."""
 
+
+class Execution(Protocol):
+    """A command that takes time, while it is under way."""
+
+    def progress(self, step: int, detail: str = "") -> None:
+        """Tell the ground how far it is."""
+        ...
+
+    def finish(self, outcome: Outcome) -> None:
+        """Say how it ended, once."""
+        ...
+
+
+LongHandler = Callable[[Any, Execution], Outcome | None]
+"""Begins a command that takes time; None: it goes on, and `Execution.finish` will say how it ended."""
+
 Report = Callable[..., None]
 """`report("LIMITS.FIRED", rule, reason)`: an event of the dictionary and its arguments in order."""
 
@@ -45,7 +61,7 @@ class Component(Protocol):
         """As in the dictionary."""
         ...
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, Handler | LongHandler]:
         """Command, without the component's name -> what executes it. NOOP and RESET_COUNTERS are not among them."""
         ...
 

@@ -6,7 +6,7 @@ on record. What is lost on the way is asked for again: objects by their transfer
 same number, a report by the node, an attempt that is overdue by another one elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ import msgspec
 
 from flightsw.errors import StorageError
 from flightsw.net.contacts import ContactPlan
-from flightsw.net.routing import arrivals
 from flightsw.objects.store import ObjectStore
 from flightsw.objects.transfers import ObjectArrived, ObjectDelivered, TransferFailed, Transfers
 from flightsw.wire.messages import (
@@ -33,13 +32,12 @@ from flightsw.wire.messages import (
 from ground.archive import Archive
 from ground.commands import COMMAND_PRIORITY, CommandDesk
 from ground.fleet import ClusterConfig, ClusterCounts, FleetNode, OnComplete, Outgoing, Verify
-from ground.ledger import Claim, JobRequest, JobRow, Ledger, State
+from ground.ledger import Claim, JobRequest, JobRow, Ledger, StageRow, State
 from ground.membership import DictionaryMismatch, KeyMismatch, Membership, NodeReset
+from ground.reach import Reach
 from ground.scheduler import NodeView, OpenJob, schedule
 
 NS_PER_S: Final = 1_000_000_000
-ROUTE_STALE_NS: Final = 60 * NS_PER_S
-"""How old a table of routes may be when silence is judged [ns]."""
 
 
 @dataclass(slots=True)
@@ -66,6 +64,7 @@ class Cluster:
         fleet: the nodes.
         verify: judges a result beyond its digest.
         on_complete: told of each completed job.
+        has_way, dictionary_digest: as of `ground.commands.CommandDesk`.
     """
 
     def __init__(
@@ -81,6 +80,8 @@ class Cluster:
         fleet: Sequence[FleetNode],
         verify: Verify,
         on_complete: OnComplete,
+        has_way: Callable[[int, int, int], bool] = lambda node, now_ns, within_ns: True,
+        dictionary_digest: bytes = b"",
     ) -> None:
         self.counts = ClusterCounts()
         self._config = config
@@ -96,10 +97,11 @@ class Cluster:
         self._out: list[Outgoing] = []
         self._notes: list[tuple[str, dict[str, Any]]] = []
         self._held: dict[int, set[bytes]] = {node.node: set() for node in fleet}
-        self._routes_ns: int | None = None
-        self._routed: frozenset[int] = frozenset()
+        self.reach = Reach(plan, config.node)
         self._open = {row.job_id: _Open(row) for row in ledger.open_jobs()}
-        self._desk = CommandDesk(ledger, config.command_repeat_s, self._send, self._note_fields, self._name)
+        self._desk = CommandDesk(
+            ledger, config.command_repeat_s, has_way, dictionary_digest, self._send, self._note_fields, self._name
+        )
 
     def resume(self, now_ns: int) -> None:
         """After a restart on the same ledger: take up what it knows, and send again what may not have left."""
@@ -135,6 +137,14 @@ class Cluster:
         with self._ledger.transaction():
             return self._desk.command(node, opcode, arguments, now_ns, lifetime_s=self._config.command_lifetime_s)
 
+    def chain(self, command_id: int) -> list[StageRow]:
+        """The stages of a command so far, in order."""
+        return self._desk.chain(command_id)
+
+    def on_departure(self, command_id: int, now_ns: int) -> None:
+        """A command begins to leave."""
+        self._desk.on_departure(command_id, now_ns)
+
     # -- the fleet
 
     def on_beacon(self, beacon: Beacon, payload: bytes, now_ns: int) -> None:
@@ -157,7 +167,7 @@ class Cluster:
     def on_verification(self, verification: Verification, now_ns: int) -> None:
         """Take one stage of a command's chain; put on record with the next round."""
         self._archive.add_verification(verification, now_ns)
-        sent = self._desk.on_verification(verification)
+        sent = self._desk.on_verification(verification, now_ns)
         job = self._open.get(sent.job_id) if sent is not None and sent.job_id is not None else None
         if job is None or job.row.command_id != verification.command_id or verification.stage is not Stage.FAILED:
             return
@@ -211,11 +221,11 @@ class Cluster:
 
     def round(self, now_ns: int) -> None:
         """One scheduling round: deadlines, overdue attempts, repeated commands, placements; then the ledger commits."""
-        self._membership.judge(now_ns, self._has_route_from)
+        self._membership.judge(now_ns, self.reach.has)
         if not self._open and self._desk.is_idle:
             return
         with self._ledger.transaction():
-            self._desk.record(now_ns)
+            self._desk.record()
             for job in list(self._open.values()):
                 self._judge(job, now_ns)
             for sent in self._desk.repeat(now_ns):
@@ -446,19 +456,6 @@ class Cluster:
             free_ns=now_ns + round(work_s * NS_PER_S),
             outstanding_count=len(mine),
         )
-
-    def _has_route_from(self, node: int) -> bool:
-        """Whether the plan has a way to the node at about this time; links are symmetrical, so also from it."""
-        return node in self._routed
-
-    def refresh_routes(self, now_ns: int) -> None:
-        """Look at the plan again when the last look is old."""
-        if self._routes_ns is None or now_ns - self._routes_ns >= ROUTE_STALE_NS:
-            self._routes_ns = now_ns
-            routes = arrivals(self._plan, self._config.node, now_ns)
-            self._routed = frozenset(
-                node for node, route in routes.items() if route.arrival_ns - now_ns < ROUTE_STALE_NS
-            )
 
     def _name(self, node: int) -> str:
         known = self._fleet.get(node)

@@ -6,12 +6,21 @@
 | `get_object(digest)` | its bytes |
 | `submit(job)` | the job's number; a job is a map of the fields of `ground.ledger.JobRequest`, or a list of them |
 | `command(node, opcode, arguments)` | the command's number; a node is its number or its name |
-| `command_state(number)` | `{command, node, opcode, stage, code, detail}` |
+| `command_state(number)` | `{command, node, opcode, stage, code, detail, chain}`: the last stage, and all of them |
+| `audit(node)` | the number of the command that asks a node for its audit trail |
+| `audit_verdict(number)` | `{node, holds, records, faults, head}` when the trail has come, else null |
 | `rotate_key(node, secret)` | the number of the new key, whose 32 secret bytes the user drew |
 | `job(number)` | `{job, state, attempt, node, submitted_ns, deadline_ns, ended_ns, result, product, detail}` |
 | `jobs(most)` | the newest jobs, newest first |
 | `nodes()` | what each node's last beacon said, and how present it is |
 | `events(node, most)` | the newest events, oldest first; of all nodes when `node` is 0 |
+| `telemetry(node, what)` | the newest value of each channel of a packet, a component or all; or of one channel |
+| `history(node, channel, most)` | the newest values of a channel, oldest first |
+| `dumps(node, kind, most)` | the newest data products of a node; of all kinds when `kind` is empty |
+| `dump(node, boot_count, dump)` | its bytes |
+| `measure_time(node)` | the number of a query to the node |
+| `time(node)` | how far its mission time is off, as of the newest answer (`ground.time_port`) |
+| `update_start(...)`, `update_status()`, `update_stop(why)` | software updates (`ground.update_port`) |
 | `status()` | counts, for people |
 | `ping(node, service, bytes, wait_s)` | `{bytes, rtt_ns}` of the echo, or null when none came in time |
 
@@ -23,13 +32,15 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from flightsw.core.dictionary import COMMANDS, check_arguments
 from flightsw.errors import ConfigError
 from flightsw.ports import Clock
 from flightsw.wire.messages import Digest
 from ground.fleet import FleetNode
 from ground.ledger import JobRequest
+from ground.readings import TelemetryPort
 from ground.segment import GroundSegment
+from ground.time_port import TimePort
+from ground.update_port import UpdatePort
 
 ROWS_MAX: Final = 1000
 """Rows that one answer may have: a screen is fifty, an answer of some hundred kilobytes is no burden."""
@@ -88,6 +99,8 @@ class UserPort:
             "submit": self.submit,
             "command": self.command,
             "command_state": self.command_state,
+            "audit": self.audit,
+            "audit_verdict": self.audit_verdict,
             "rotate_key": self.rotate_key,
             "job": self.job,
             "jobs": self.jobs,
@@ -95,6 +108,9 @@ class UserPort:
             "events": self.events,
             "status": self.status,
             "ping": self.ping,
+            **TelemetryPort(self._ground, self._clock, self._number).handlers(),
+            **TimePort(self._ground, self._number).handlers(),
+            **UpdatePort(self._ground, self._clock, self._names(), self._number).handlers(),
         }
 
     def put_object(self, data: bytes) -> bytes:
@@ -139,12 +155,8 @@ class UserPort:
             ConfigError: no such node or opcode, or an argument is wrong.
         """
         number = self._number("command", node)
-        opcodes = sorted(COMMANDS.keys() - {"JOBS.SUBMIT"})
-        if opcode not in opcodes:
-            raise ConfigError(f"command: opcode is {opcode!r}, expected one of {', '.join(opcodes)}")
-        wrong = check_arguments(opcode, tuple(arguments))
-        if wrong is not None:
-            raise ConfigError(f"command: {wrong}")
+        if opcode == "JOBS.SUBMIT":
+            raise ConfigError(f"command: opcode is {opcode!r}, expected another; jobs are submitted by `submit`")
         return self._ground.command(number, opcode, *arguments)
 
     def command_state(self, number: Number) -> dict[str, Any]:
@@ -152,14 +164,35 @@ class UserPort:
         row = self._ground.ledger.command(number)
         if row is None:
             raise ConfigError(f"command_state: number is {number}, expected a command that was sent")
-        node, opcode, stage, code, detail = row
+        chain = [
+            {"t_ns": one.at_ns, "stage": one.stage.name, "code": one.code.name, "detail": one.detail}
+            for one in self._ground.cluster.chain(number)
+        ]
+        last = {name: chain[-1][name] for name in ("stage", "code", "detail")}
+        return {"command": number, "node": self._name(row[0]), "opcode": row[1], **last, "chain": chain}
+
+    def audit(self, node: NodeKey) -> int:
+        """Ask a node for its audit trail; returns the command's number. Raises: ConfigError: no such node."""
+        return self._ground.audits.begin(self._number("audit", node), self._ground.command)
+
+    def audit_verdict(self, number: Number) -> dict[str, Any] | None:
+        """Whether the trail that a command asked for holds; null while it has not come.
+
+        Raises:
+            ConfigError: no audit with this number is under way, or what came is no trail.
+            StorageError: how far it holds cannot be noted.
+        """
+        row = self._ground.ledger.command(number)
+        found = self._ground.audits.verdict(number)
+        if found is None or row is None:
+            return None
+        head = None if found.head is None else [found.head.number, found.head.hash.hex()]
         return {
-            "command": number,
-            "node": self._name(node),
-            "opcode": opcode,
-            "stage": stage.name,
-            "code": code.name,
-            "detail": detail,
+            "node": self._name(row[0]),
+            "holds": not found.faults,
+            "records": [list(record) for record in found.records],
+            "faults": [[fault.number, fault.kind.value, fault.detail] for fault in found.faults],
+            "head": head,
         }
 
     def rotate_key(self, node: NodeKey, secret: Digest) -> int:
@@ -240,6 +273,9 @@ class UserPort:
         if number not in self._fleet:
             raise ConfigError(f"{method}: node is {node!r}, expected one of {_some(sorted(self._numbers))}")
         return number
+
+    def _names(self) -> dict[int, str]:
+        return {number: node.name for number, node in self._fleet.items()}
 
     def _name(self, node: int) -> str:
         known = self._fleet.get(node)

@@ -48,6 +48,8 @@ class ClusterConfig:
     """A result that is announced and not here is asked for after this [s]."""
     result_wait_s: float = 1800.0
     """A result that is announced and has not come after this is not waited for [s]: a third of an orbit."""
+    time_period_s: float = 0.0
+    """A node in direct contact is asked for its time this often [s]; 0: only when somebody asks."""
     expected_charge: float = 0.8
     """Charge share assumed of a node that has not been heard."""
 
@@ -63,6 +65,8 @@ class Outgoing:
     priority: int
     confidential: bool = False
     """Encrypted for its destination, or not sent at all."""
+    command_id: int | None = None
+    """Of a command whose departure is to be told."""
 
 
 @dataclass(slots=True)

@@ -12,12 +12,13 @@ open job can complete it, once; what comes late or twice changes nothing and is 
 | FAILED | given up, with a reason | – |
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -27,7 +28,7 @@ from ground.database import open_database
 
 APPLICATION_ID: Final = 0x464C4544
 """`FLED` in the header of the file."""
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE jobs (
@@ -46,6 +47,10 @@ CREATE TABLE commands (
   expires_ns INTEGER NOT NULL, stage INTEGER NOT NULL, code INTEGER NOT NULL DEFAULT 0, changed_ns INTEGER NOT NULL,
   detail TEXT NOT NULL DEFAULT ''
 ) STRICT;
+CREATE TABLE stages (
+  command_id INTEGER NOT NULL, position INTEGER NOT NULL, at_ns INTEGER NOT NULL, stage INTEGER NOT NULL,
+  code INTEGER NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (command_id, position)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -106,6 +111,15 @@ class JobRow:
     """Of the newest attempt's JOBS.SUBMIT; 0 without one."""
 
 
+class StageRow(NamedTuple):
+    """One stage of a command's chain."""
+
+    at_ns: int
+    stage: Stage
+    code: CommandCode
+    detail: str
+
+
 @dataclass(frozen=True, slots=True)
 class CommandRow:
     """A command whose end is not known."""
@@ -136,6 +150,11 @@ class Ledger:
     def close(self) -> None:
         """Give the file back."""
         self._db.close()
+
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The file, for other books that are kept in it (`ground.update_book`)."""
+        return self._db
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -287,15 +306,32 @@ class Ledger:
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (command_id, node, opcode, payload, expires_ns, int(Stage.QUEUED), now_ns),
         )
+        self._add_stage(command_id, StageRow(now_ns, Stage.QUEUED, CommandCode.OK, ""))
 
     def stage_command(self, command_id: int, stage: Stage, code: CommandCode, detail: str, now_ns: int) -> bool:
-        """Move a command forward in its chain; False when that is no step forward."""
+        """Move a command forward in its chain; False when that is no step forward. News of PROGRESS is one."""
         cursor = self._db.execute(
-            "UPDATE commands SET stage = ?, code = ?, detail = ?, changed_ns = ? WHERE command_id = ? AND stage < ? "
-            "AND stage < ?",
-            (int(stage), int(code), detail, now_ns, command_id, int(stage), int(Stage.COMPLETED)),
+            "UPDATE commands SET stage = ?1, code = ?2, detail = ?3, changed_ns = ?4 WHERE command_id = ?5 "
+            "AND stage < ?6 AND (stage < ?1 OR (stage = ?1 AND ?1 = ?7 AND detail <> ?3))",
+            (int(stage), int(code), detail, now_ns, command_id, int(Stage.COMPLETED), int(Stage.PROGRESS)),
         )
+        if cursor.rowcount == 1:
+            self._add_stage(command_id, StageRow(now_ns, stage, code, detail))
         return cursor.rowcount == 1
+
+    def chain(self, command_id: int) -> list[StageRow]:
+        """The stages of a command, in order."""
+        rows = self._db.execute(
+            "SELECT at_ns, stage, code, detail FROM stages WHERE command_id = ? ORDER BY position", (command_id,)
+        )
+        return [StageRow(row[0], Stage(row[1]), CommandCode(row[2]), row[3]) for row in rows]
+
+    def _add_stage(self, command_id: int, row: StageRow) -> None:
+        self._db.execute(
+            "INSERT INTO stages SELECT ?1, COALESCE(MAX(position), 0) + 1, ?2, ?3, ?4, ?5 FROM stages "
+            "WHERE command_id = ?1",
+            (command_id, row.at_ns, int(row.stage), int(row.code), row.detail),
+        )
 
     def open_commands(self) -> list[CommandRow]:
         """Commands whose chain has not ended, by number."""

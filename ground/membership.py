@@ -28,7 +28,7 @@ class Presence(StrEnum):
     OVERDUE = "OVERDUE"
     SILENT = "SILENT"
     SAFE = "SAFE"
-    """Heard, and in SAFE mode."""
+    """Heard, and in SAFE or MAINTENANCE: no jobs are placed there."""
     REFUSED = "REFUSED"
     """Heard, with another command dictionary: it is not commanded."""
     UNKEYED = "UNKEYED"
@@ -139,7 +139,15 @@ class Membership:
             return Presence.UNKNOWN
         if missed_beacons >= OVERDUE_BEACONS:
             return Presence.OVERDUE
-        return Presence.SAFE if member.beacon.mode is Mode.SAFE else Presence.ALIVE
+        return Presence.SAFE if member.beacon.mode in (Mode.SAFE, Mode.MAINTENANCE) else Presence.ALIVE
+
+    def dictionary_refusal(self, node: int) -> str | None:
+        """Why a node is not commanded: its last beacon spoke another dictionary; or None."""
+        member = self.members.get(node)
+        if member is None or member.beacon is None or not member.is_refused:
+            return None
+        theirs, ours = member.beacon.dictionary_digest, self._dictionary_digest
+        return f"node {node} speaks dictionary {theirs.hex()}, expected {ours.hex()}, the ground's"
 
     def is_usable(self, node: int) -> bool:
         """Whether jobs may be placed there."""

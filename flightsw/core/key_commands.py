@@ -7,6 +7,7 @@ says what was done: an answer without detail (a repeat after a reset) proves not
 from collections.abc import Callable, Mapping
 
 from flightsw.component import Handler, Outcome, Scalar
+from flightsw.dictionary.accessors.keys_names import Activate, Deactivate, Destroy, Load, Verify
 from flightsw.errors import BundleError, StorageError
 from flightsw.net.agent import BundleAgent
 from flightsw.net.keys import KeyState, KeyStore
@@ -42,15 +43,14 @@ class KeyControl:
         }
 
     def channels(self) -> Mapping[str, Scalar]:
-        """Keys held, the active one, and what security refused since boot, by reason."""
-        refused = self._agent.counters.security_refused
+        """Keys held, the active one, and what security refused since boot."""
         return {
             "active": self._keys.active_id(self._ground),
             "held": len(self._keys.inventory(self._ground)),
-            **{f"refused_{reason.lower()}": count for reason, count in sorted(refused.items())},
+            "refused": sum(self._agent.counters.security_refused.values()),
         }
 
-    def _do_load(self, arguments: tuple[int, bytes]) -> Outcome:
+    def _do_load(self, arguments: Load) -> Outcome:
         key_id, wrapped = arguments
         shared = self._keys.of(self._ground)
         if shared is None:
@@ -66,7 +66,7 @@ class KeyControl:
             key_id, KeyState.PRE_ACTIVATION, lambda ground, number: self._keys.load(ground, number, secret)
         )
 
-    def _do_verify(self, arguments: tuple[int, bytes]) -> Outcome:
+    def _do_verify(self, arguments: Verify) -> Outcome:
         key_id, challenge = arguments
         proof = self._keys.proof(self._ground, key_id, challenge)
         if proof is None:
@@ -74,8 +74,8 @@ class KeyControl:
         return Outcome(CommandCode.OK, proof.hex())
 
     def _changing(self, state: KeyState, change: Callable[[int, int], str | None]) -> Handler:
-        def handle(arguments: tuple[int]) -> Outcome:
-            return self._change(arguments[0], state, change)
+        def handle(arguments: Activate | Deactivate | Destroy) -> Outcome:
+            return self._change(arguments.key_id, state, change)
 
         return handle
 

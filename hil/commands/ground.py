@@ -2,52 +2,64 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
-from flightsw.core.dictionary import COMMANDS
+from flightsw.dictionary import flight_dictionary
+from flightsw.dictionary.text import near, parse_arguments
 from flightsw.errors import ConfigError
 from hil.commands.asking import GroundPeer, asks_ground
+from hil.commands.completion import Argument, NodeName, Opcode
 
 LOOK_S: Final = 0.2
 """How often a command that is under way is looked at [s]."""
+ARM: Final = "COMMANDS.ARM"
 
 
 @click.command(name="command")
-@click.argument("node")
-@click.argument("opcode")
-@click.argument("arguments", nargs=-1)
+@click.argument("node", type=NodeName())
+@click.argument("opcode", type=Opcode())
+@click.argument("arguments", nargs=-1, type=Argument())
+@click.option("--arm", is_flag=True, help="Send COMMANDS.ARM for it first: for a hazardous command.")
 @click.option(
     "--wait",
     "wait_s",
     type=click.FloatRange(min=0.0, max=86_400.0),
     default=30.0,
     show_default=True,
-    help="How long to wait for the end of the command's chain [s].",
+    help="How long to wait for the end of a command's chain [s].",
 )
 @asks_ground
 async def command_command(
-    ground: GroundPeer, node: str, opcode: str, arguments: tuple[str, ...], wait_s: float
+    ground: GroundPeer, node: str, opcode: str, arguments: tuple[str, ...], arm: bool, wait_s: float
 ) -> bool:
-    """Send a command to a NODE (its name or number): OPCODE and its ARGUMENTS, bytes as hexadecimal digits.
+    """Send a command to a NODE (its name or number): OPCODE and its ARGUMENTS, as name=value or in order.
 
+    Bytes are hexadecimal digits or @FILE, lists are JSON. Each stage of the command's chain is printed as it is known.
     Ends with 0 when the node completed it, 1 when it failed or has not ended yet.
     """
     values = _values(opcode, arguments)
+    if arm and not await _send(ground, node, ARM, [opcode], wait_s):
+        return False
+    return await _send(ground, node, opcode, values, wait_s)
+
+
+async def _send(ground: GroundPeer, node: str, opcode: str, values: list[Any], wait_s: float) -> bool:
+    """Send one command and print its chain; whether it was completed."""
     number = await ground.ask("command", int(node) if node.isdecimal() else node, opcode, values)
     loop = asyncio.get_running_loop()
-    until_s, shown = loop.time() + wait_s, ""
+    until_s, shown_count = loop.time() + wait_s, 0
     while True:
         state = await ground.ask("command_state", number)
-        stage = state["stage"]
-        if stage != shown:
-            shown = stage
-            more = f" {state['code']} {state['detail']}".rstrip() if stage == "FAILED" else ""
-            click.echo(f"command {number} to {state['node']}: {opcode} {stage}{more}")
-        if stage in ("COMPLETED", "FAILED"):
-            return bool(stage == "COMPLETED")
+        for stage in state["chain"][shown_count:]:
+            code = f" {stage['code']}" if stage["stage"] == "FAILED" else ""
+            line = f"command {number} to {state['node']}: {opcode} {stage['stage']}{code} {stage['detail']}"
+            click.echo(line.rstrip())
+        shown_count = len(state["chain"])
+        if state["stage"] in ("COMPLETED", "FAILED"):
+            return bool(state["stage"] == "COMPLETED")
         if loop.time() >= until_s:
             click.echo(f"command {number} has not ended; the ground goes on with it")
             return False
@@ -72,22 +84,12 @@ async def status_command(ground: GroundPeer, as_json: bool) -> None:
         click.echo(line)
 
 
-def _values(opcode: str, arguments: tuple[str, ...]) -> list[Any]:
-    """Arguments as the dictionary types them; an unknown opcode is left to the ground, which lists those it knows."""
-    expected = COMMANDS.get(opcode, ())
-    values: list[Any] = []
-    for index, text in enumerate(arguments):
-        name, kind = expected[index] if index < len(expected) else ("", str)
-        try:
-            values.append(bytes.fromhex(text) if kind is bytes else text if kind is str else _plain(text, kind))
-        except (ValueError, msgspec.ValidationError):
-            raise ConfigError(f"{opcode}: {name} is {text!r}, expected {kind.__name__}") from None
-    return values
-
-
-def _plain(text: str, kind: type) -> Any:
-    """A number, a truth or a list as JSON writes it."""
-    return msgspec.json.decode(text, type=kind)
+def _values(opcode: str, words: tuple[str, ...]) -> list[Any]:
+    """Arguments as the dictionary types them."""
+    known = flight_dictionary().commands
+    if opcode not in known:
+        raise ConfigError(f"opcode is {opcode!r}, expected {near(opcode, known)}")
+    return parse_arguments(known[opcode], words, lambda name: Path(name).read_bytes())
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

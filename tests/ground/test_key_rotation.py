@@ -12,7 +12,7 @@ from boards.simulated.clock import LoopClock
 from boards.simulated.runner import SimulatedRunner
 from flightsw.compute.inference import InferenceCache
 from flightsw.config import InterfaceConfig, NodeConfig
-from flightsw.core.dictionary import DICTIONARY_DIGEST
+from flightsw.dictionary import flight_dictionary
 from flightsw.errors import ConfigError
 from flightsw.link.memory import MemoryLink
 from flightsw.net.contacts import Contact, ContactPlan
@@ -84,7 +84,7 @@ class Pair:
             plan=PLAN,
             interfaces=RADIO,
             fleet=[FleetNode(NODE, "sat-2", 10.0, 5.0, 5.0, 50.0, 1e6, 0.35, ())],
-            dictionary_digest=DICTIONARY_DIGEST,
+            dictionary_digest=flight_dictionary().digest,
             beacon_period_s=10.0,
             store_bytes=1 << 22,
             verify=lambda report, result, product: None,
@@ -220,15 +220,15 @@ def test_a_step_that_was_noted_as_done_when_the_power_failed_is_done_again(tmp_p
         pair.loop.set_exception_handler(lambda loop, context: failures.append(context["exception"]))
         failures = []
         await asyncio.sleep(1)
-        note = pair.node.commands._on_execute
+        hooks = pair.node.commands._hooks
 
         def fail_once(command, age_ms):
-            note(command, age_ms)
+            hooks.on_execute(command, age_ms)
             if command.opcode == step and not failures:
                 asyncio.get_running_loop().create_task(pair.cut_node())
                 raise PowerFailed
 
-        pair.node.commands._on_execute = fail_once
+        pair.node.commands._hooks = hooks._replace(on_execute=fail_once)
         pair.ground.rotate_key(NODE, NEW)
         await asyncio.sleep(5)
         assert [type(one) for one in failures] == [PowerFailed]
@@ -355,6 +355,7 @@ def test_a_node_with_another_key_is_noted_once_and_gets_no_jobs(tmp_path):
 def test_a_key_for_a_node_without_keys_is_not_sent_and_does_not_end_the_ground(tmp_path):
     async def scenario():
         pair = Pair(tmp_path)
+        pair.ground.agent.has_way = lambda *_: True
         pair.ground.command(99, "KEYS.LOAD", 2, b"x" * 40)
         await asyncio.sleep(300)
         assert "message.unsent" in pair.kinds()

@@ -9,12 +9,22 @@ import pytest
 
 from boards.simulated.clock import LoopClock
 from flightsw.config import InterfaceConfig
-from flightsw.core.dictionary import COMMANDS
+from flightsw.dictionary import flight_dictionary
 from flightsw.errors import ConfigError, FlatrackError, StorageError
 from flightsw.host.control import Method
 from flightsw.link.memory import MemoryLink
 from flightsw.net.contacts import Contact, ContactPlan
-from flightsw.wire.messages import CommandCode, Event, Severity, Stage, Verification
+from flightsw.wire.messages import (
+    Beacon,
+    CommandCode,
+    Event,
+    Mode,
+    Severity,
+    Stage,
+    Verification,
+    decode_message,
+    encode_message,
+)
 from ground.control import UserPort
 from ground.fleet import FleetNode
 from ground.ledger import JobRequest
@@ -143,10 +153,13 @@ def test_a_command_goes_to_a_node_by_name_or_number_and_its_chain_can_be_followe
             "command": first,
             "node": "sat-02",
             "opcode": "NODE.NOOP",
-            "stage": "SENT",
+            "stage": "QUEUED",
             "code": "OK",
             "detail": "",
+            "chain": [{"t_ns": 0, "stage": "QUEUED", "code": "OK", "detail": ""}],
         }
+        chain = desk.ask("command_state", second)["chain"]
+        assert [one["stage"] for one in chain] == ["QUEUED", "RELEASED", "SENT"], "sat-01 is in contact"
         failed = Verification(11, second, Stage.FAILED, CommandCode.EXECUTION_ERROR, "job 3 attempt 1 is not here")
         desk.ground.cluster.on_verification(failed, desk.clock.monotonic_ns())
         await asyncio.sleep(10)
@@ -156,13 +169,73 @@ def test_a_command_goes_to_a_node_by_name_or_number_and_its_chain_can_be_followe
     at_desk(scenario)
 
 
+def beacon(digest):
+    return Beacon(
+        node=11,
+        boot_count=1,
+        uptime_s=10,
+        utc_ns=0,
+        mode=Mode.NOMINAL,
+        reset_cause=1,
+        charge_permille=900,
+        electronics_ddegc=200,
+        solar_dw=0,
+        load_dw=0,
+        command_count=0,
+        command_error_count=0,
+        jobs_waiting_count=0,
+        jobs_completed_count=0,
+        jobs_paused_count=0,
+        models_repaired_count=0,
+        frames_rejected_count=0,
+        storage_free_bytes=0,
+        dictionary_digest=digest,
+    )
+
+
+def test_a_node_with_another_dictionary_is_not_commanded_and_both_digests_are_named():
+    def scenario(desk):
+        theirs = beacon(b"t" * 8)
+        desk.ground.cluster.on_beacon(theirs, encode_message(theirs), 0)
+        for ask in (
+            lambda: desk.ask("command", "sat-01", "JOBS.CANCEL", [3, 1]),
+            lambda: desk.ground.command("sat-01", "JOBS.CANCEL", job=3, attempt=1),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                ask()
+            assert str(caught.value) == (
+                f"command: node 11 speaks dictionary {'74' * 8}, expected {'64' * 8}, the ground's"
+            )
+        assert desk.ground.ledger.open_commands() == []
+        assert desk.ask("command", "sat-01", "NODE.NOOP") == 1, "the link can be tested"
+        assert desk.ask("command", "sat-02", "JOBS.CANCEL", [3, 1]) == 2, "nothing is known of it"
+        ours = beacon(b"d" * 8)
+        desk.ground.cluster.on_beacon(ours, encode_message(ours), 1)
+        assert desk.ask("command", "sat-01", "JOBS.CANCEL", [3, 1]) == 3
+
+    at_desk(scenario)
+
+
+def test_python_names_nodes_and_arguments():
+    def scenario(desk):
+        number = desk.ground.command("sat-01", "JOBS.CANCEL", attempt=2, job=17)
+        (row,) = desk.ground.ledger.open_commands()
+        command = decode_message(row.payload)
+        assert (row.command_id, row.node) == (number, 11)
+        assert (command.opcode, command.arguments, command.dictionary_digest) == ("JOBS.CANCEL", (17, 2), b"d" * 8)
+        with pytest.raises(ConfigError, match="node is 'sat-09', expected a name of the fleet"):
+            desk.ground.command("sat-09", "NODE.NOOP")
+
+    at_desk(scenario)
+
+
 WRONG_CALLS = [
     (("command", "sat-09", "NODE.NOOP"), "command: node is 'sat-09', expected one of sat-01, sat-02, sat-03"),
     (("command", 0, "NODE.NOOP"), "command: node is 0, expected one of"),
-    (("command", "sat-01", "NODE.EXPLODE"), "command: opcode is 'NODE.EXPLODE', expected one of JOBS.CANCEL, "),
-    (("command", "sat-01", "JOBS.SUBMIT", [[]]), "command: opcode is 'JOBS.SUBMIT', expected one of"),
+    (("command", "sat-01", "NODE.EXPLODE"), "command: opcode is 'NODE.EXPLODE', expected one of NODE."),
+    (("command", "sat-01", "JOBS.SUBMIT", [[]]), "command: opcode is 'JOBS.SUBMIT', expected another"),
     (("command", "sat-01", "JOBS.CANCEL", [1]), "command: JOBS.CANCEL: 1 arguments, expected 2"),
-    (("command", "sat-01", "JOBS.CANCEL", [1, "x"]), "command: JOBS.CANCEL: attempt is str, expected int"),
+    (("command", "sat-01", "JOBS.CANCEL", [1, "x"]), "command: JOBS.CANCEL: attempt is str, expected u64"),
     (("command", "sat-01", "NODE.NOOP", "none"), "command: arguments is 'none': Expected `array`"),
     (("command_state", 99), "command_state: number is 99, expected a command that was sent"),
     (("job", 99), "job: number is 99, expected a job that was accepted"),
@@ -205,9 +278,9 @@ def test_no_command_of_the_dictionary_crashes_on_plausible_nonsense():
     nonsense = [None, True, 0, -1, 2**63, 1.5, "", "x", b"", b"x" * 32, [], [1], {}]
 
     def scenario(desk):
-        for opcode, arguments in COMMANDS.items():
+        for opcode, spec in flight_dictionary().commands.items():
             for value in nonsense:
-                for count in (0, len(arguments), len(arguments) + 1):
+                for count in (0, len(spec.arguments), len(spec.arguments) + 1):
                     with suppress(FlatrackError):
                         assert desk.ask("command", "sat-01", opcode, [value] * count) > 0
 

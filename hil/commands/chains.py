@@ -1,0 +1,46 @@
+"""A command to a node from a subcommand: sent, watched to the end of its chain, and told on the way."""
+
+import asyncio
+from typing import Any, Final
+
+import click
+
+from hil.commands.asking import GroundPeer
+
+LOOK_S: Final = 0.2
+"""How often a command that is under way is looked at [s]."""
+ENDS: Final = ("COMPLETED", "FAILED")
+
+WAIT = click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0.0, max=86_400.0),
+    default=30.0,
+    show_default=True,
+    help="How long to wait for each answer of the node [s].",
+)
+
+
+def node_key(node: str) -> int | str:
+    """A node as the ground takes it: its number or its name."""
+    return int(node) if node.isdecimal() else node
+
+
+async def complete(
+    ground: GroundPeer, node: int | str, opcode: str, arguments: list[Any], wait_s: float
+) -> dict[str, Any] | None:
+    """Send a command and wait for the end of its chain; returns the last state when it is COMPLETED, else None."""
+    number = await ground.ask("command", node, opcode, arguments)
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + wait_s
+    while True:
+        state: dict[str, Any] = await ground.ask("command_state", number)
+        if state["stage"] in ENDS:
+            is_done = state["stage"] == "COMPLETED"
+            more = state["detail"] if is_done else f"{state['code']} {state['detail']}"
+            click.echo(f"command {number} to {state['node']}: {opcode} {state['stage']} {more}".rstrip())
+            return state if is_done else None
+        if loop.time() >= until_s:
+            click.echo(f"command {number} to {state['node']}: {opcode} {state['stage']}; the ground goes on with it")
+            return None
+        await asyncio.sleep(LOOK_S)
