@@ -1,17 +1,14 @@
-"""What a node says of itself: the beacon, small and often, and the housekeeping record of its components."""
+"""The beacon: what a node says of itself at a glance, small and often."""
 
-from collections.abc import Sequence
-
-from flightsw.component import Component
 from flightsw.compute.jobs import JobTable
 from flightsw.compute.models import Models
 from flightsw.core.commanding import Commands
-from flightsw.core.dictionary import DICTIONARY_DIGEST
 from flightsw.core.modes import ModeManager
+from flightsw.dictionary import flight_dictionary
 from flightsw.net.agent import BundleAgent
 from flightsw.net.keys import KeyStore
 from flightsw.ports import Disk, ResetCause, Sensors
-from flightsw.wire.messages import Beacon, ComponentHousekeeping, Housekeeping, JobState
+from flightsw.wire.messages import Beacon, JobState
 
 
 class Telemetry:
@@ -20,7 +17,7 @@ class Telemetry:
     Args:
         node, boot_count: who speaks, and from which boot.
         reset_cause: why that boot happened.
-        commands, components, modes, jobs, models, agent, disk, keys: the node's.
+        commands, modes, jobs, models, agent, disk, keys: the node's.
         ground: whose keys the beacon tells of.
     """
 
@@ -31,7 +28,6 @@ class Telemetry:
         reset_cause: ResetCause,
         *,
         commands: Commands,
-        components: Sequence[Component],
         modes: ModeManager,
         jobs: JobTable,
         models: Models,
@@ -44,7 +40,6 @@ class Telemetry:
         self._boot_count = boot_count
         self._reset_cause = reset_cause
         self._commands = commands
-        self._components = components
         self._modes = modes
         self._jobs = jobs
         self._models = models
@@ -64,9 +59,10 @@ class Telemetry:
             mode=self._modes.mode,
             reset_cause=int(self._reset_cause),
             charge_permille=max(0, min(1000, round(1000 * share))),
-            electronics_ddegc=round(10 * sensors.electronics_degc),
-            solar_dw=round(10 * sensors.solar_w),
-            load_dw=round(10 * sensors.load_w),
+            # a sensor may read what no message carries, and a beacon must not be lost for it
+            electronics_ddegc=max(-2731, min(10_000, round(10 * sensors.electronics_degc))),
+            solar_dw=max(0, round(10 * sensors.solar_w)),
+            load_dw=max(0, round(10 * sensors.load_w)),
             command_count=self._commands.executed_count,
             command_error_count=self._commands.rejected_count,
             jobs_waiting_count=self._jobs.count(JobState.WAITING_OBJECTS, JobState.READY),
@@ -75,24 +71,7 @@ class Telemetry:
             models_repaired_count=self._models.repaired_count,
             frames_rejected_count=self._agent.counters.frames_rejected_count(),
             storage_free_bytes=self._disk.free_bytes(),
-            dictionary_digest=DICTIONARY_DIGEST,
+            dictionary_digest=flight_dictionary().digest,
             key_id=self._keys.active_id(self._ground),
             security_refused_count=sum(self._agent.counters.security_refused.values()),
-        )
-
-    def housekeeping(self, uptime_s: int) -> Housekeeping:
-        """One record for each component that takes commands, in the dictionary's order."""
-        return Housekeeping(
-            node=self._node,
-            boot_count=self._boot_count,
-            uptime_s=uptime_s,
-            components=tuple(
-                ComponentHousekeeping(
-                    component.name,
-                    self._commands.counts[component.name].executed,
-                    self._commands.counts[component.name].rejected,
-                    tuple(component.channels().items()),
-                )
-                for component in self._components
-            ),
         )

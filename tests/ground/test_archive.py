@@ -4,16 +4,17 @@ from flightsw.errors import ConfigError
 from flightsw.wire.messages import (
     Beacon,
     CommandCode,
-    ComponentHousekeeping,
+    Dump,
     Event,
-    Housekeeping,
     Mode,
+    Packets,
+    PacketValues,
     Severity,
     Stage,
     Verification,
     encode_message,
 )
-from ground.archive import BATCH_ROWS, Archive
+from ground.archive import BATCH_ROWS, DUMPS_MAX, Archive
 from ground.ledger import Ledger
 
 DICTIONARY = b"d" * 8
@@ -38,11 +39,60 @@ def add(archive, received_ns, node=2):
     archive.add_beacon(node, received_ns, encode_message(beacon(node, received_ns)))
 
 
-def test_housekeeping_comes_back_as_it_was_sent(archive):
-    record = Housekeeping(2, 1, 60, (ComponentHousekeeping("JOBS", 3, 1, (("paused", 2), ("load_w", 1.5))),))
-    archive.add_housekeeping(2, 55, encode_message(record))
-    assert archive.housekeeping(2, 0, 100) == [(55, record)]
+def packets(sequence=1, node=2, boot_count=1):
+    return Packets(node, boot_count, sequence, 60_000, (PacketValues("JOBS.HK", (3, 1, 2, 1.5)),))
+
+
+def add_packets(archive, message, received_ns, **options):
+    archive.add_packets(message, encode_message(message), received_ns, **options)
+
+
+def test_packets_come_back_as_they_were_sent_in_the_order_in_which_they_were_made(archive):
+    for sequence, received_ns, recorded in ((2, 40, False), (1, 55, True)):
+        add_packets(archive, packets(sequence), received_ns, recorded=recorded)
+    add_packets(archive, packets(node=3), 60)
+    assert archive.packets(2) == [(55, True, packets(1)), (40, False, packets(2))]
+    assert archive.packets(2, most=1) == [(40, False, packets(2))]
     assert archive.beacons(2, 0, 100) == []
+
+
+def test_packets_that_come_again_are_kept_once_as_they_came_first(archive):
+    add_packets(archive, packets(), 10)
+    add_packets(archive, packets(), 20, recorded=True)
+    archive.flush(is_durable=True)
+    add_packets(archive, packets(), 30)
+    assert [(row.received_ns, row.recorded) for row in archive.packets(2)] == [(10, False)]
+
+
+def part(index, of=3, data=b"data", number=1, kind="AUDIT", node=2):
+    return Dump(node, 1, number, kind, index, of, data)
+
+
+def test_a_dump_is_whole_when_all_its_parts_are_here_in_any_order(archive):
+    assert not archive.add_dump(part(2, data=b"c"), 10)
+    assert not archive.add_dump(part(0, data=b"a"), 20)
+    assert not archive.add_dump(part(0, data=b"x"), 21), "a part that comes again changes nothing"
+    assert archive.dump(2, 1, 1) is None
+    assert archive.add_dump(part(1, data=b"b"), 30)
+    assert archive.dump(2, 1, 1) == b"abc"
+    (row,) = archive.dumps(2)
+    assert (row.kind, row.received_ns, row.parts_held, row.size_bytes, row.is_whole) == ("AUDIT", 30, 3, 3, True)
+    assert archive.dumps(2, "EVENTS") == archive.dumps(3) == []
+
+
+@pytest.mark.parametrize("other", [part(1, of=2), part(1, kind="EVENTS"), part(3, of=3)])
+def test_a_part_that_does_not_fit_to_the_others_is_not_kept(archive, other):
+    archive.add_dump(part(0), 10)
+    assert not archive.add_dump(other, 20)
+    assert [row.parts_held for row in archive.dumps(2)] == [1]
+
+
+def test_the_oldest_dumps_of_a_node_give_way(archive):
+    archive.add_dump(part(0, of=1, node=3), 1)
+    for number in range(DUMPS_MAX + 5):
+        archive.add_dump(part(0, of=1, number=number), number)
+    assert [row.number for row in archive.dumps(2, most=1000)] == list(range(5, DUMPS_MAX + 5))
+    assert len(archive.dumps(3)) == 1
 
 
 def test_beacons_come_back_as_they_were_sent(archive):
