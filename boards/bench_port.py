@@ -8,7 +8,8 @@ to the bench's control socket (`flightsw.host.control`).
 | `hello(name, pid)` | a call, answered before the node starts | `accounts()` | its books |
 | `log(t_ns, kind, fields)` | the on-board log | `strike_weights(seed, bits)` | whether a model was there to strike |
 | `brown_out(t_ns, computing)` | the battery is empty | `rot_object(seed)` | whether an object was there |
-| `reset(cause)` | the last before exit code 3 | `stop()` | end with code 0 |
+| `reset(cause)` | the last before exit code 3 | `trouble(kind, fields)` | whether it hit (`boards.simulated.strikes`) |
+| | | `stop()` | end with code 0 |
 """
 
 import os
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.runner import SimulatedRunner
+from boards.simulated.strikes import BoardStrikes
 from flightsw.errors import LinkError
 from flightsw.host.control import ControlPeer
 from flightsw.host.files import FileDisk
@@ -47,7 +49,13 @@ class BenchPort:
         self._node: Node | None = None
 
     async def attach(
-        self, node: Node, board: SimulatedBoard, runner: SimulatedRunner, disk: FileDisk, name: str
+        self,
+        node: Node,
+        board: SimulatedBoard,
+        runner: SimulatedRunner,
+        disk: FileDisk,
+        strikes: BoardStrikes,
+        name: str,
     ) -> None:
         """Open the doors to a node and say hello; the node may start when this returns.
 
@@ -60,6 +68,7 @@ class BenchPort:
                 "accounts": self.accounts,
                 "strike_weights": self.strike_weights,
                 "rot_object": self.rot_object,
+                "trouble": strikes.strike,
                 "stop": self._stop,
             }
         )
@@ -81,7 +90,7 @@ class BenchPort:
     def accounts(self) -> dict[str, Any]:
         """The books of the node: frames, queues, mode, energy, sensors."""
         node = self._attached()
-        sensors, world = self._board.sensors(), self._board.state()
+        sensors, world = self._board.truth(), self._board.state()
         return {
             "counts": {**frame_counts(node.agent), "models_repaired": node.models.repaired_count},
             "queues": queue_counts(node.agent),

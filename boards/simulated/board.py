@@ -17,12 +17,16 @@ The board is advanced to the clock whenever it is asked or told something, and c
 battery is empty and the array does not carry the load, the undervoltage lock-out opens at that very instant: node and
 bus are dark, and stay so until `power_on`. What was drawn can therefore never exceed what was there; the account is
 kept to prove it.
+
+What can be wrong with it, `boards.simulated.troubles` has: current that latched up, a radiator that does not radiate,
+sensors that fail. Physics and account stay true; `sensors` is what the node reads, `truth` what there is.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from boards.simulated.troubles import SENSORS, SOUND, BrokenSensor, SensorTrouble, Troubles, as_read
 from flightsw.config import BoardProfile
 from flightsw.ports import Clock, ResetCause, Sensors
 
@@ -38,6 +42,9 @@ BOOT_CHARGE_SHARE: Final = 0.2
 
 INITIAL_DEGC: Final = 15.0
 """Temperature of both masses at the start [degree Celsius]: launch-site weather; an orbit later it is forgotten."""
+
+MEMORY_SHARE: Final = 0.25
+"""Share of the memory that a sound board has in use, whatever runs: the model knows of leaks only."""
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -72,6 +79,7 @@ class BoardState:
     """The undervoltage lock-out is open: not even the bus has power."""
     brown_outs_count: int
     account: EnergyAccount
+    troubles: Troubles = SOUND
 
 
 class SimulatedBoard:
@@ -121,22 +129,16 @@ class SimulatedBoard:
         self._account = EnergyAccount(initial_j=self._charge_j)
         self._is_powered = True
         self._is_dark = False
+        self._troubles = SOUND
+        self._memory_share = MEMORY_SHARE
         self.brown_outs_count = 0
 
     # -- the Board port
 
     def sensors(self) -> Sensors:
-        """Read now."""
-        self._advance()
-        sunlight = self._sunlight(self._at_ns)
-        return Sensors(
-            charge_j=self._charge_j,
-            battery_j=self._battery_j,
-            solar_w=self._array_w * sunlight,
-            load_w=self._load_w,
-            electronics_degc=self._electronics_k - KELVIN,
-            sunlight=sunlight,
-        )
+        """Read now. Raises: SensorError."""
+        truth = self.truth()
+        return as_read(truth, self._troubles.sensors) if self._troubles.sensors else truth
 
     def set_compute_load_w(self, load_w: float) -> None:
         """The compute load from now on [W]; without effect while the node has no power."""
@@ -151,6 +153,21 @@ class SimulatedBoard:
         return self._reset_cause
 
     # -- the world's side
+
+    def truth(self) -> Sensors:
+        """What sound sensors would read now."""
+        self._advance()
+        sunlight = self._sunlight(self._at_ns)
+        return Sensors(
+            charge_j=self._charge_j,
+            battery_j=self._battery_j,
+            solar_w=self._array_w * sunlight,
+            load_w=self._load_w,
+            electronics_degc=self._electronics_k - KELVIN,
+            sunlight=sunlight,
+            sampled_ns=self._at_ns,
+            memory_share=self._memory_share,
+        )
 
     @property
     def is_powered(self) -> bool:
@@ -179,6 +196,7 @@ class SimulatedBoard:
             is_dark=self._is_dark,
             brown_outs_count=self.brown_outs_count,
             account=replace(self._account),
+            troubles=self._troubles,
         )
 
     def restore(self, state: BoardState) -> None:
@@ -192,6 +210,7 @@ class SimulatedBoard:
         self.brown_outs_count = state.brown_outs_count
         self._is_powered, self._is_dark = False, state.is_dark
         self._compute_w = 0.0
+        self._troubles = state.troubles
         self._set_load()
 
     @property
@@ -204,6 +223,8 @@ class SimulatedBoard:
         """Give the node power, and the bus too where a brown-out took it: the boot that follows has this cause."""
         self._advance()
         self._reset_cause = cause
+        self._troubles = self._troubles.after_boot(cause)
+        self._memory_share = MEMORY_SHARE
         self._is_powered, self._is_dark = True, False
         self._compute_w = 0.0
         self._set_load()
@@ -215,12 +236,47 @@ class SimulatedBoard:
         self._compute_w = 0.0
         self._set_load()
 
+    @property
+    def troubles(self) -> Troubles:
+        """What is wrong with the board now."""
+        return self._troubles
+
+    def latch_up(self, extra_w: float) -> None:
+        """Draw extra current from now on, while the node has power, until it loses it [W]."""
+        assert extra_w >= 0, "a short circuit draws power"
+        self._advance()
+        self._troubles = replace(self._troubles, latch_up_w=extra_w)
+        self._set_load()
+
+    def leak_memory(self, share: float) -> None:
+        """Have this share of the memory in use from now on, until the next boot, 0 to 1."""
+        assert 0.0 <= share <= 1.0, "a share"
+        self._memory_share = share
+
+    def set_radiator_share(self, share: float) -> None:
+        """Radiate with this share of the radiator from now on, 0 to 1."""
+        assert 0.0 <= share <= 1.0, "a share"
+        self._advance()
+        self._troubles = replace(self._troubles, radiator_share=share)
+
+    def break_sensor(self, sensor: str, how: SensorTrouble) -> None:
+        """Let a sensor fail from now on, one of `boards.simulated.troubles.SENSORS`."""
+        assert sensor in SENSORS, f"{sensor} is no sensor"
+        broken = BrokenSensor(sensor, how, self.truth())
+        others = tuple(one for one in self._troubles.sensors if one.sensor != sensor)
+        self._troubles = replace(self._troubles, sensors=(*others, broken))
+
+    def mend_sensors(self, *sensors: str) -> None:
+        """Let these sensors read true again; no effect on sound ones."""
+        left = tuple(one for one in self._troubles.sensors if one.sensor not in sensors)
+        self._troubles = replace(self._troubles, sensors=left)
+
     # -- physics
 
     def _set_load(self) -> None:
         self._load_w = 0.0 if self._is_dark else self._bus_w
         if self._is_powered:
-            self._load_w += self._idle_w + self._compute_w
+            self._load_w += self._idle_w + self._compute_w + self._troubles.latch_up_w
 
     def _advance(self) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -273,7 +329,10 @@ class SimulatedBoard:
                 q_w
                 + self._absorbed_sun_w * sunlight
                 + self._absorbed_albedo_ir_w
-                - self._radiated_w_k4 * (radiator_k * radiator_k) * (radiator_k * radiator_k)
+                - self._radiated_w_k4
+                * self._troubles.radiator_share
+                * (radiator_k * radiator_k)
+                * (radiator_k * radiator_k)
             )
             / self._radiator_j_k
         )

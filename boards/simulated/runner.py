@@ -33,6 +33,8 @@ class SimulatedRunner:
         self._compute_w = profile.compute_w.value
         self._cache = cache
         self._images: dict[bytes, ModelImage] = {}
+        self._hangs = False
+        self._hang_outlives_restart = False
 
     def load(self, digest: bytes, data: bytes) -> ModelImage:
         """Load (or load again) the model with this digest. Raises: ConfigError."""
@@ -47,6 +49,16 @@ class SimulatedRunner:
     def unload(self, digest: bytes) -> None:
         """Forget a model in memory; no error when absent."""
         self._images.pop(digest, None)
+
+    def restart(self) -> None:
+        """Start the worker anew: what it had in memory is gone, and a step that waits for it never ends."""
+        self._images.clear()
+        self._hangs = self._hangs and self._hang_outlives_restart
+
+    def hang(self, outlives_restart: bool = False) -> None:
+        """Let no step end from now on: the one that runs, and those that follow, until the worker is started anew."""
+        self._hangs = True
+        self._hang_outlives_restart = outlives_restart
 
     def weight_memory(self) -> list[ModelImage]:
         """The images in memory, in the order of their digests: what radiation can strike."""
@@ -73,6 +85,8 @@ class SimulatedRunner:
         """
         digest = next((key for key, image in self._images.items() if image is model), None)
         await asyncio.sleep(self.step_s(kind, work_mpix))
+        if self._hangs:
+            await asyncio.get_running_loop().create_future()
         image = model if digest is None else self._images.get(digest, model)
         assert isinstance(image, ModelImage), "models come from load"
         key = (image.digest(), _digest(state, data))

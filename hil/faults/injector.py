@@ -8,8 +8,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from flightsw.ports import Random
-from hil.faults.plan import Fault, LinkDegraded, LinkOutage, NodeReset, ObjectRot, WeightUpset
+from hil.faults.plan import (
+    BootLoop,
+    Fault,
+    LinkDegraded,
+    LinkOutage,
+    NodeReset,
+    NodeTrouble,
+    ObjectRot,
+    WeightUpset,
+)
 
 NS_PER_S: Final = 1_000_000_000
 STRIKE_AFTER_CHECKPOINT_NS: Final = 1_000_000_000
@@ -43,6 +54,14 @@ class Strikable(Protocol):
         """Flip a bit of a stored object."""
         ...
 
+    def loop_boots(self, node: str, cause: str, crashes: int, after_s: float) -> bool:
+        """Crash a node, and again this long after each of its next boots."""
+        ...
+
+    def trouble(self, node: str, fault: NodeTrouble) -> Struck:
+        """Let something around a node fail."""
+        ...
+
 
 class Injector:
     """Carries out a plan.
@@ -72,6 +91,10 @@ class Injector:
         for index, fault in enumerate(faults):
             random = self._stream(f"faults/{index}")
             self._call_at_ns(round(fault.at_s * NS_PER_S), self._due, fault, random)
+
+    def strike(self, fault: Fault, random: Random) -> None:
+        """Carry out one fault now, or when the condition comes for which it waits."""
+        self._due(fault, random)
 
     def arm_upsets(
         self, node: str, flux_steps: Sequence[tuple[float, float]], step_s: float, rate_per_flux: float
@@ -133,6 +156,12 @@ class Injector:
             case ObjectRot():
                 fired = target.rot_object(fault.node, random)
                 fields = {"node": fault.node}
+            case BootLoop():
+                fired = target.loop_boots(fault.node, fault.cause, fault.crashes, fault.after_s)
+                fields = details(fault)
+            case _:
+                fired = target.trouble(fault.node, fault)
+                fields = details(fault)
         kind = str(type(fault).__struct_config__.tag)
         self._tell(f"fault.{kind}", fired, {"fault": kind, **fields})
 
@@ -146,3 +175,9 @@ class Injector:
             self._record(kind if fired else "fault.not_activated", fields)
         else:
             fired.add_done_callback(lambda answer: self._tell(kind, answer.result(), fields))
+
+
+def details(fault: Fault) -> dict[str, object]:
+    """What a fault is, without its kind and without when it strikes."""
+    fields: dict[str, object] = msgspec.structs.asdict(fault)
+    return {name: value for name, value in fields.items() if name not in ("at_s", "when") and value is not None}

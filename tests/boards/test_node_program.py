@@ -298,7 +298,7 @@ def test_two_programs_cannot_have_one_folder(lab):
 
 
 PLANTED = {
-    "in a task": "flightsw.node.Node._send_reports = stumble\n",
+    "in a task": "flightsw.node.Node._send_beacon = stumble\n",
     "in a callback of the loop": (
         "import asyncio\nboot = flightsw.node.Node._boot\n"
         "def boot_and_stumble(self):\n    boot(self)\n    asyncio.get_running_loop().call_later(0.1, stumble)\n"
