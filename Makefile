@@ -61,8 +61,10 @@ bench: $(VENV)/.dev  ## run every benchmark; figures also as JSON in build/bench
 	@for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json $(BENCH_JSON)/$$name.json || exit 1; done
 
-docs: $(VENV)/.dev  ## print the generated tables into docs/
+docs: $(VENV)/.dev  ## print the generated tables into docs/, and the dictionary's names
+	$(BIN)/python scripts/print_dictionary.py
 	$(BIN)/python scripts/print_docs.py
+	$(BIN)/python scripts/print_tour.py
 
 clean:  ## forget the environment, caches and runs
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -24,7 +24,7 @@ from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from flightsw.compute.inference import InferenceCache
 from flightsw.config import InterfaceConfig, NodeConfig, SunInterval
-from flightsw.core.dictionary import DICTIONARY_DIGEST
+from flightsw.dictionary import flight_dictionary
 from flightsw.link.memory import MemoryLink
 from flightsw.net.contacts import Contact, ContactPlan
 from flightsw.net.keys import KEY_BYTES, derived_rings
@@ -124,7 +124,7 @@ class Fleet:
                 InterfaceConfig(index=index, name=f"antenna-{index}") for index in range(len(self.satellites))
             ),
             fleet=[_fleet_node(satellite) for satellite in self.satellites],
-            dictionary_digest=DICTIONARY_DIGEST,
+            dictionary_digest=flight_dictionary().digest,
             beacon_period_s=self.satellites[0].config.beacon_period_s,
             store_bytes=DISK_BYTES // 2,
             verify=lambda *_: None,

@@ -18,6 +18,7 @@ NUMBER_MAX: Final = 1e15
 NonNegative = Annotated[float, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=NUMBER_MAX)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+UpdateKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Sourced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,6 +104,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sign_telemetry: bool = True
     """Whether beacons and housekeeping are signed as commands, events, objects and jobs always are."""
     software: str = "flatrack 0.1.0"
+    update_keys: Annotated[tuple[UpdateKey, ...], msgspec.Meta(max_length=8)] = ()
+    """Public keys, in hexadecimal digits, of those whose software the node takes; without any it takes none."""
 
 
 class SunInterval(msgspec.Struct, frozen=True):

@@ -5,14 +5,17 @@ a fixed order; one task runs jobs. Everything else decides without waiting.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from flightsw.assembly import Hooks, assemble
+from flightsw.assembly import Assembly, Hooks
 from flightsw.compute.jobs import Job
-from flightsw.compute.models import Scrub
 from flightsw.config import BoardProfile, NodeConfig, SunInterval
-from flightsw.core.modes import Cause
+from flightsw.core.commanding import Judged
+from flightsw.core.dumps import Dumps
+from flightsw.core.mode_commands import UNREAD
+from flightsw.core.modes import Activity, Allowance, Cause, ModeEntry
+from flightsw.core.rates import Rate, RateGroups
 from flightsw.errors import MessageError, SensorError
 from flightsw.net.agent import Delivery
 from flightsw.net.contacts import ContactPlan
@@ -20,27 +23,32 @@ from flightsw.net.endpoint import Endpoint
 from flightsw.net.keys import KeyRing, KeyState
 from flightsw.net.security import Refusal
 from flightsw.objects.transfers import ObjectArrived, TransferFailed
-from flightsw.ports import NodePorts
+from flightsw.ports import NodePorts, ResetCause, Sensors
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
-    SERVICE_EVENT,
+    SERVICE_DATA,
     SERVICE_JOB,
     SERVICE_OBJECT,
     SERVICE_TELEMETRY,
-    Argument,
     Chunk,
     Command,
+    Dump,
     Event,
+    JobReport,
     JobReportAck,
-    JobState,
     Message,
     ObjectQuery,
     ObjectStatus,
     ObjectWant,
-    Severity,
+    PlaybackAck,
+    TimeQuery,
+    Verification,
     decode_message,
     encode_message,
 )
+
+SEQUENCES_PLACE: Final = 10
+"""Where sequences run in the cycle of one second: before the packets that tell of them."""
 
 BEACON_LIFETIME_MS: Final = 60_000
 """A beacon older than this says nothing that the next one does not say better [ms]."""
@@ -48,13 +56,12 @@ BEACON_LIFETIME_MS: Final = 60_000
 REPORT_LIFETIME_MS: Final = 4 * 3_600_000
 """Reports, events and objects may wait for passes [ms]."""
 
-PUSH_PATIENCE_NS: Final = 180_000_000_000
-"""How long a job waits for its objects to be pushed before it asks for them [ns]: three of the sender's questions."""
+LAST_WORDS_S: Final = 1.0
+"""From a commanded reset to the reset [s]: the answer and the events that say why leave before the node does."""
 
-SESSION_BITS: Final = 32
-"""Session and bundle numbers of one boot; the boot count stands above them, so that a reset never repeats one."""
+ENDPOINT_LATE_NS: Final = 5 * 1_000_000_000
+"""What the bundle agent has to do may be so late [ns]; more, and its timer is lost."""
 
-BOOT_FILE: Final = "boot"
 OBJECT_MESSAGES: Final = (Chunk, ObjectQuery, ObjectStatus, ObjectWant)
 NS_PER_S: Final = 1_000_000_000
 
@@ -91,14 +98,21 @@ class Node:
         hooks = Hooks(
             report=self._report,
             send_event=self._send_event,
+            transmit=self._transmit,
             want_object=self._want_object,
             job_ended=self._on_job_end,
-            weights_struck=self._on_upset,
+            send_report=self._send_job_report,
+            repeat_ns=lambda: self._repeat_ns,
             key_changed=self._note_key,
             mode_changed=self._note_mode,
+            dump=self._dump,
+            reset=self._reset_soon,
             command_executed=self._note_command,
+            command_judged=self._note_judged,
+            answer=self._answer,
+            sequences_running=self._attend_sequences,
         )
-        parts = assemble(config, profile, ports, plan, sun, keys, hooks)
+        parts = Assembly(config, profile, ports, plan, sun, keys, hooks)
         self.boot_count = parts.boot_count
         self.modes = parts.modes
         self.events = parts.events
@@ -110,122 +124,192 @@ class Node:
         self.executor = parts.executor
         self.agent = parts.agent
         self.commands = parts.commands
+        self.health = parts.supervision.health
         self._parts = parts
-        self.endpoint = Endpoint(ports.clock, ports.link, self.agent, self._on_delivery, self._on_refusal)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._executing: asyncio.Task[None] | None = None
+        self._resetting: asyncio.TimerHandle | None = None
+        self._dumps = Dumps(config.node, self.boot_count, self._send_dump)
+        self.endpoint = Endpoint(parts.time, ports.link, self.agent, self._on_delivery, self._on_refusal)
         self._scrubbed_ns = self._started_ns
-        # a nanosecond less than the period: a tick that comes at the very deadline counts as due
-        self._beacon_ns = round(config.beacon_period_s * NS_PER_S) - 1
-        self._housekeeping_ns = round(config.housekeeping_period_s * NS_PER_S) - 1
+        self._parameter = parts.parameters.value
+        self._take_periods()
+        parts.parameters.on_change(
+            ("TELEMETRY.beacon_period_s", "NODE.scrub_period_s", "JOBS.report_repeat_s"), self._take_periods
+        )
         self.beaconed_ns = self._started_ns - self._beacon_ns
         """When the last beacon was sent [monotonic ns]."""
-        self._housekept_ns = self._started_ns
+        self._sensors: Sensors | None = None
+        self._due = asyncio.Event()
+        self._join_rate_groups()
+
+    def _take_periods(self) -> None:
+        # a nanosecond less than the period: a tick that comes at the very deadline counts as due
+        self._beacon_ns = round(self._parameter("TELEMETRY.beacon_period_s") * NS_PER_S) - 1
+        self._scrub_ns = round(self._parameter("NODE.scrub_period_s") * NS_PER_S)
+        self._repeat_ns = round(self._parameter("JOBS.report_repeat_s") * NS_PER_S)
 
     async def run(self) -> None:
         """Run until cancelled."""
+        boots = self._parts.boots
+        if boots.must_power_cycle:
+            self._log("node.power_cycle", {"boot": self.boot_count})
+            self._parts.trail.record("power cycle", {"boot": self.boot_count})
+            boots.power_cycling(self._clock.monotonic_ns())
+            self._ports.reset(ResetCause.POWER_CYCLE)
+            return
         self._boot()
         self.endpoint.flush()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._rate_group(), name=f"{self.config.name}/rate group")
-                tasks.create_task(self.executor.run(), name=f"{self.config.name}/executor")
+                self._tasks = tasks
+                tasks.create_task(self._run_rate_groups(), name=f"{self.config.name}/rate groups")
+                self._start_executor()
         finally:
+            if self._resetting is not None:
+                self._resetting.cancel()
             await self.endpoint.close()
+
+    def _start_executor(self) -> None:
+        assert self._tasks is not None, "the node runs"
+        self._executing = self._tasks.create_task(self.executor.run(), name=f"{self.config.name}/executor")
+
+    def _restart_executor(self) -> None:
+        """The worker hangs, or the task that waits for it: both begin anew, and jobs go on from their checkpoints."""
+        assert self._executing is not None, "a restart comes after a start"
+        self._executing.cancel()
+        self._ports.runner.restart()
+        self.executor.abandon()
+        self._start_executor()
 
     def _boot(self) -> None:
         cause = self._ports.board.reset_cause()
-        self.modes.apply(Cause.BOOT_DONE)
         recovered = [
             [job.spec.job_id, job.spec.attempt, job.saved_step, job.report is not None]
             for _, job in sorted(self.jobs.jobs.items())
         ]
         self._log("node.boot", {"boot": self.boot_count, "cause": cause.name, "jobs": recovered})
+        self._parts.mode_control.boot(is_looping=self._parts.boots.is_loop)
+        self._parts.trail.boot(cause)
         if self.boot_count > 1:
-            self._report(Severity.WARNING_HI, "NODE", "RESET", f"boot {self.boot_count} after {cause.name}")
+            self._report("NODE.RESET", self.boot_count, cause.name)
+        self._parts.boots.announce(self._report)
+        self._parts.time.boot()
+        self._parts.parameters.boot()
+        self._parts.limits.boot()
+        self.commands.boot()
         if self.jobs.unreadable_count:
-            self._report(
-                Severity.WARNING_HI, "JOBS", "RECORDS_LOST", f"{self.jobs.unreadable_count} job records unreadable"
-            )
+            self._report("JOBS.RECORDS_LOST", self.jobs.unreadable_count)
         if self.keys.damaged_count:
-            self._report(Severity.WARNING_HI, "KEYS", "RECORD_LOST", f"{self.keys.damaged_count} of 2 copies damaged")
-        for job in self.jobs.jobs.values():
-            if job.saved_step and job.report is None:
-                self._log("job.resumed", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.saved_step})
-            if job.report is not None:
-                for digest in filter(None, (job.report.result, job.report.product)):
-                    self.store.pin(digest)  # pins are lost at a reset
-                self._push_results(job)
+            self._report("KEYS.RECORD_LOST", self.keys.damaged_count)
+        self._parts.results.boot()
+        self._parts.sequences.boot(self._clock.monotonic_ns(), cause)
+        self.events.begin()
 
-    async def _rate_group(self) -> None:
+    def _join_rate_groups(self) -> None:
+        """Everything periodic, in its place in the cycle."""
         period_s = self.config.tick_period_s
         # nodes of a fleet start their cycle at different instants, so that a thousand beacons do not collide
-        await asyncio.sleep(period_s * ((self.config.node * 0.6180339887) % 1.0))
+        start_ns = self._started_ns + round(period_s * ((self.config.node * 0.6180339887) % 1.0) * NS_PER_S)
+        periods_ns = {Rate.FAST: 100_000_000, Rate.NORMAL: NS_PER_S, Rate.SLOW: round(period_s * NS_PER_S)}
+        self._groups = RateGroups(periods_ns, start_ns, self._note_slip)
+        members: tuple[tuple[str, Callable[[int], object]], ...] = (
+            ("endpoint", lambda now_ns: self.endpoint.is_prompt(now_ns, ENDPOINT_LATE_NS)),
+            ("sensors", self._judge_sensors),
+            ("limits", self._judge_limits),
+            ("time", self._parts.time.cycle),
+            ("sequences", self._parts.sequences.cycle),
+            ("beacon", self._send_beacon),
+            ("telemetry", self._parts.schedule.cycle),
+            ("scrub", self._while_allowed(Activity.SCRUB, self._scrub_when_due)),
+            ("reports", self._while_allowed(Activity.TRANSFERS, self._parts.results.send_reports)),
+            ("transfers", self._while_allowed(Activity.TRANSFERS, self._pump_transfers)),
+            ("executor wake", self._wake_executor),
+            ("events", self.events.cycle),
+            ("recorder", self._parts.recorder.cycle),
+            ("update", self._parts.update.cycle),
+        )
+        self._parts.schedule.attach(self._parts.components, self._groups)
+        supervision = self._parts.supervision
+        self._groups.join(Rate.SLOW, 0, supervision.attend(members), self._started_ns)
+        supervision.attend_task("executor", self.executor.ping, self._restart_executor)
+        self.executor.supervise(
+            lambda key: self.health.reply("executor", key, self._clock.monotonic_ns()),
+            lambda until_ns: self.health.busy("executor", until_ns),
+        )
+
+    def _while_allowed(self, activity: Activity, member: Callable[[int], None]) -> Callable[[int], None]:
+        """A member of the rate group that rests in modes which do not allow its activity unasked."""
+
+        def cycle(now_ns: int) -> None:
+            if self.modes.allowance(activity) is Allowance.YES:
+                member(now_ns)
+
+        return cycle
+
+    async def _run_rate_groups(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            now_ns = self._clock.monotonic_ns()
-            self._judge_sensors(now_ns)
-            if now_ns - self._scrubbed_ns >= round(self.config.scrub_period_s * NS_PER_S):
-                self._scrubbed_ns = now_ns
-                self._scrub()
-                self._fetch_missing(now_ns)
-            self._send_reports(now_ns)
-            self._pump_transfers(now_ns)
-            if self.jobs.jobs:
-                self.executor.wake()
-            await asyncio.sleep(period_s)
+            deadline_ns = self._groups.next_deadline_ns()
+            assert deadline_ns is not None, "the slow group has members"
+            wait_s = (deadline_ns - self._clock.monotonic_ns()) / NS_PER_S
+            alarm = loop.call_later(max(0.0, wait_s), self._due.set)
+            await self._due.wait()
+            alarm.cancel()
+            self._due.clear()
+            self._groups.run(self._clock.monotonic_ns())
+
+    def _attend_sequences(self, is_running: bool) -> None:
+        """While sequences run, they are looked at once a second."""
+        self._groups.leave(Rate.NORMAL, SEQUENCES_PLACE)
+        if is_running:
+            self._groups.join(Rate.NORMAL, SEQUENCES_PLACE, self._parts.sequences.cycle, self._clock.monotonic_ns())
+            self._due.set()
+
+    def _note_slip(self, group: str, cycles: int) -> None:
+        self._report("TELEMETRY.CYCLES_SLIPPED", group, cycles)
 
     def _judge_sensors(self, now_ns: int) -> None:
+        self._sensors = None
         try:
-            sensors = self._ports.board.sensors()
+            self._sensors = self._ports.board.sensors()
         except SensorError as error:  # no judgement without a reading; jobs pause for the same reason
-            self._report(Severity.WARNING_HI, "NODE", "SENSOR_LOST", str(error)[:512])
-            return
-        self._parts.mode_control.sensors = sensors
-        cause = self.modes.observe(sensors.charge_j / sensors.battery_j, sensors.sunlight)
-        if cause is not None:
-            self._note_mode(cause)
+            self._report("NODE.SENSOR_LOST", str(error))
+        self._parts.mode_control.observe(self._sensors, now_ns)
+
+    def _judge_limits(self, now_ns: int) -> None:
+        limits = self._parts.limits
+        limits.cycle(self._parts.samples.take(limits.rules), now_ns)
+
+    def _send_beacon(self, now_ns: int) -> None:
+        """The beacon, when it is due; without a reading it tells the last one, for it must never fall silent."""
         uptime_s = (now_ns - self._started_ns) // NS_PER_S
         if now_ns - self.beaconed_ns >= self._beacon_ns:
             self.beaconed_ns = now_ns
-            self._send_telemetry(self._parts.telemetry.beacon(sensors, uptime_s, self._clock.utc_ns()), priority=1)
-        if now_ns - self._housekept_ns >= self._housekeeping_ns:
-            self._housekept_ns = now_ns
-            self._send_telemetry(self._parts.telemetry.housekeeping(uptime_s), priority=5)
+            sensors = self._sensors or self._parts.mode_control.sensors or UNREAD
+            beacon = self._parts.telemetry.beacon(sensors, uptime_s, self._parts.time.utc_ns())
+            self._send_telemetry(beacon, priority=1)
 
-    def _note_mode(self, cause: Cause) -> None:
-        mode = self.modes.mode
-        self._log("node.mode", {"mode": mode.name, "cause": cause.value})
-        severity = Severity.WARNING_HI if mode.name in ("LOW_POWER", "SAFE") else Severity.ACTIVITY_LO
-        self._report(severity, "MODE", "CHANGED", f"{mode.name}: {cause.value}")
+    def _scrub_when_due(self, now_ns: int) -> None:
+        if now_ns - self._scrubbed_ns >= self._scrub_ns:
+            self._scrubbed_ns = now_ns
+            self._parts.disk.restore()
+            self._parts.scrubber.scrub()
+            self._parts.scrubber.fetch_missing(now_ns)
+
+    def _wake_executor(self, now_ns: int) -> None:
+        if self.jobs.jobs:
+            self.executor.wake()
+
+    def _reset_soon(self, cause: ResetCause) -> None:
+        self._resetting = asyncio.get_running_loop().call_later(LAST_WORDS_S, self._ports.reset, cause)
+
+    def _note_mode(self, entry: ModeEntry) -> None:
+        self._log("node.mode", {"mode": entry.mode.name, "cause": entry.cause.value})
+        self._parts.trail.record("mode", {"mode": entry.mode.name, "cause": entry.reason})
+        if entry.cause in (Cause.NOMINAL_COMMANDED, Cause.MAINTENANCE_COMMANDED):
+            self._parts.boots.released(self._clock.monotonic_ns())
         self.executor.wake()
-
-    def _scrub(self) -> None:
-        for digest in self.models.digests():
-            found = self.models.scrub(digest)
-            if found is not Scrub.HOLDS:
-                self._on_upset(digest, found)
-        rotten = self.store.scrub_next()
-        if rotten is not None:
-            self._log("object.rotten", {"object": rotten})
-            self._report(Severity.WARNING_HI, "OBJECTS", "ROTTEN", f"{rotten.hex()[:16]} removed", rotten)
-            sizes = {}
-            for job in self.jobs.jobs.values():
-                if job.report is None:
-                    sizes.update({job.spec.model: job.spec.model_bytes, job.spec.data: job.spec.data_bytes})
-            if rotten in sizes:
-                self._want_object(rotten, sizes[rotten])
-
-    def _fetch_missing(self, now_ns: int) -> None:
-        """Ask for what waiting jobs have waited for too long: a push may have ended with a reset of either side."""
-        for job in self.jobs.jobs.values():
-            if job.state is not JobState.WAITING_OBJECTS or now_ns - job.accepted_ns < PUSH_PATIENCE_NS:
-                continue
-            spec = job.spec
-            for digest, size_bytes in ((spec.model, spec.model_bytes), (spec.data, spec.data_bytes)):
-                if not self.store.has(digest) and not self.transfers.is_fetching(digest):
-                    self._want_object(digest, size_bytes)
-
-    def _on_upset(self, digest: bytes, found: Scrub) -> None:
-        self._log("model.upset", {"model": digest, "outcome": found.name})
-        self._report(Severity.WARNING_LO, "JOBS", "WEIGHTS_STRUCK", f"{digest.hex()[:16]}: {found.value}", digest)
 
     def _want_object(self, digest: bytes, size_bytes: int) -> None:
         self._log("object.wanted", {"object": digest})
@@ -235,37 +319,12 @@ class Node:
     # -- jobs
 
     def _on_job_end(self, job: Job) -> None:
-        self._push_results(job)
-        self._send_reports(self._clock.monotonic_ns())
+        self._parts.results.push(job)
+        self._parts.results.send_reports(self._clock.monotonic_ns())
         self._pump_transfers(self._clock.monotonic_ns())
 
-    def _push_results(self, job: Job) -> None:
-        assert job.report is not None, "only ended jobs have results"
-        now_ns = self._clock.monotonic_ns()
-        for digest in (job.report.result, job.report.product):
-            if digest and self.store.has(digest):
-                self.transfers.push(digest, self.config.ground, now_ns, priority=3)
-
-    def _send_reports(self, now_ns: int) -> None:
-        for job in self.jobs.unreported(now_ns, round(self.config.report_repeat_s * NS_PER_S)):
-            assert job.report is not None, "unreported jobs have a report"
-            job.reported_ns = now_ns
-            self._send(SERVICE_JOB, job.report, REPORT_LIFETIME_MS, priority=2, reliable=True)
-
-    def _on_report_ack(self, ack: JobReportAck) -> None:
-        job = self.jobs.jobs.get(ack.job_id)
-        if job is None or job.report is None or job.spec.attempt != ack.attempt:
-            return
-        self.jobs.forget(ack.job_id)
-        self._log("job.forgotten", {"job": ack.job_id, "attempt": ack.attempt})
-        used = {digest for other in self.jobs.jobs.values() for digest in (other.spec.model, other.spec.data)}
-        for digest in (job.report.result, job.report.product):
-            if digest:
-                self.transfers.cancel(digest, self.config.ground)
-                self.store.unpin(digest)
-        for digest in (job.report.result, job.report.product, job.spec.data):
-            if digest and digest not in used:
-                self.store.remove(digest)
+    def _send_job_report(self, report: JobReport) -> None:
+        self._send(SERVICE_JOB, report, REPORT_LIFETIME_MS, priority=2, reliable=True)
 
     # -- traffic
 
@@ -282,20 +341,21 @@ class Node:
     def _send_telemetry(self, message: Message, priority: int) -> None:
         self._send(SERVICE_TELEMETRY, message, BEACON_LIFETIME_MS, priority=priority, reliable=False)
 
-    def _send_event(self, event: Event) -> None:
+    def _send_event(self, event: Event, now_ns: int) -> None:
         self._log("event", {"severity": event.severity.name, "name": f"{event.component}.{event.name}"})
-        self._send(SERVICE_EVENT, event, REPORT_LIFETIME_MS, priority=3, reliable=True)
+        self._parts.downlink.event(event, now_ns)
 
-    def _report(self, severity: Severity, component: str, name: str, text: str, *arguments: Argument) -> None:
-        self.events.report(
-            severity,
-            component,
-            name,
-            text,
-            *arguments,
-            now_ns=self._clock.monotonic_ns(),
-            utc_ns=self._clock.utc_ns(),
-        )
+    def _transmit(self, service: int, message: Message, lifetime_ms: int, priority: int, reliable: bool) -> None:
+        self._send(service, message, lifetime_ms, priority=priority, reliable=reliable)
+
+    def _dump(self, kind: str, data: bytes) -> int:
+        return self._dumps.send(kind, data)
+
+    def _send_dump(self, part: Dump) -> None:
+        self._send(SERVICE_DATA, part, REPORT_LIFETIME_MS, priority=4, reliable=True)
+
+    def _report(self, key: str, *arguments: object) -> None:
+        self.events.report(key, *arguments)
 
     def _pump_transfers(self, now_ns: int) -> None:
         for outgoing in self.transfers.poll(now_ns):
@@ -312,33 +372,35 @@ class Node:
     def _on_delivery(self, delivery: Delivery) -> None:
         if delivery.record is not None:
             return  # a status report that we did not ask for; the agent has counted it
+        if delivery.source_node == self.config.ground:
+            self._parts.limits.note_contact(self._clock.monotonic_ns())
         try:
             message = decode_message(delivery.payload)
         except MessageError as error:
-            self._report(Severity.WARNING_LO, "NODE", "BAD_MESSAGE", str(error)[:512])
+            if delivery.service == SERVICE_COMMAND and delivery.source_node == self.config.ground:
+                self.commands.receive_malformed(delivery.payload, str(error))
+            self._report("NODE.BAD_MESSAGE", str(error))
             return
         if delivery.service == SERVICE_OBJECT and isinstance(message, OBJECT_MESSAGES):
             self._on_object_message(message, delivery.source_node)
         elif delivery.source_node != self.config.ground:
-            self._report(Severity.WARNING_LO, "NODE", "NOT_AUTHORISED", f"message from {delivery.source_node}")
+            self._report("NODE.NOT_AUTHORISED", delivery.source_node)
         elif delivery.service == SERVICE_COMMAND and isinstance(message, Command):
-            for verification in self.commands.receive(message, delivery.age_ms):
-                self._send(SERVICE_COMMAND, verification, REPORT_LIFETIME_MS, priority=2, reliable=True)
+            self.commands.receive(message, delivery.age_ms)
         elif delivery.service == SERVICE_JOB and isinstance(message, JobReportAck):
-            self._on_report_ack(message)
+            self._parts.results.acknowledged(message)
+        elif delivery.service == SERVICE_TELEMETRY and isinstance(message, TimeQuery):
+            answer = self._parts.time.reply(self.config.node, self.boot_count, message.number)
+            self._send_telemetry(answer, priority=0)
+        elif delivery.service == SERVICE_DATA and isinstance(message, PlaybackAck):
+            self._parts.recorder.acknowledged(message.boot_count, message.number)
         else:
-            self._report(
-                Severity.WARNING_LO,
-                "NODE",
-                "BAD_MESSAGE",
-                f"{type(message).__name__} at service {delivery.service}",
-            )
+            self._report("NODE.BAD_MESSAGE", f"{type(message).__name__} at service {delivery.service}")
 
     def _on_refusal(self, refusal: Refusal) -> None:
         reason, source, service = refusal
         self._log("security.refused", {"reason": reason, "source": source, "service": service})
-        text = f"{reason}: bundle of node {source} for service {service}"
-        self._report(Severity.WARNING_LO, "SECURITY", "REFUSED", text, str(reason), source, service)
+        self._report("KEYS.REFUSED", str(reason), source, service)
 
     def _on_object_message(self, message: Chunk | ObjectQuery | ObjectStatus | ObjectWant, source: int) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -346,18 +408,31 @@ class Node:
         for event in self.transfers.take_events():
             if isinstance(event, ObjectArrived):
                 self._log("object.arrived", {"object": event.digest})
+                self._parts.object_control.arrived(event.digest)
                 self.executor.wake()
             elif isinstance(event, TransferFailed):
-                self._report(Severity.WARNING_LO, "OBJECTS", "TRANSFER_FAILED", event.reason[:512], event.digest)
+                self._parts.object_control.failed(event.digest, event.reason)
+                self._parts.update.on_transfer_failed(event.digest, event.reason)
+                self._report("OBJECTS.TRANSFER_FAILED", event.reason, event.digest)
         self._pump_transfers(now_ns)
 
     # -- commands
 
     def _note_key(self, key_id: int, state: KeyState) -> None:
         self._log("key.changed", {"key": key_id, "state": state.name})
-        self._report(Severity.ACTIVITY_HI, "KEYS", "CHANGED", f"key {key_id} {state.name}", key_id, state.name)
+        self._parts.trail.record("key", {"key": key_id, "state": state.name})
+        self._report("KEYS.CHANGED", key_id, state.name)
+
+    def _answer(self, verification: Verification) -> None:
+        self._send(SERVICE_COMMAND, verification, REPORT_LIFETIME_MS, priority=2, reliable=True)
+
+    def _note_judged(self, judged: Judged) -> None:
+        code = judged.outcome.code.name
+        self._log("command.judged", {"origin": judged.origin, "opcode": judged.opcode, "code": code})
+        self._parts.trail.command(judged.origin, judged.opcode, judged.arguments, judged.outcome)
 
     def _note_command(self, command: Command, age_ms: int) -> None:
+        self._parts.limits.note_command(self._clock.monotonic_ns())
         self._log(
             "command.executed",
             {

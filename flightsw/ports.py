@@ -120,6 +120,10 @@ class Sensors:
     """Temperature of the compute electronics [degree Celsius]."""
     sunlight: float
     """Share of the sun's disc in view, 0 in umbra to 1."""
+    sampled_ns: int = 0
+    """When the values were taken [monotonic ns]: a reading may be older than the question."""
+    memory_share: float = 0.0
+    """Share of the board's memory in use, 0 to 1."""
 
 
 class Board(Protocol):
@@ -161,6 +165,10 @@ class Runner(Protocol):
         """Forget a model in memory; no error when absent."""
         ...
 
+    def restart(self) -> None:
+        """Start what runs steps anew: models in memory are gone, and a step under way will not end."""
+        ...
+
     def step_s(self, kind: str, work_mpix: float) -> float:
         """How long a step of this much work takes on this board [s]."""
         ...
@@ -179,6 +187,73 @@ class Runner(Protocol):
         ...
 
 
+class Watchdog(Protocol):
+    """A timer outside flight software that resets the node when nobody strokes it."""
+
+    def stroke(self, timeout_s: float) -> None:
+        """The node is well: reset it, with cause WATCHDOG, unless the next stroke comes within this time [s]. The
+        board starts the timer with the boot."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """Which software runs, and what would run next."""
+
+    running: str
+    """F the factory image, which is never overwritten; A or B what arrived in flight."""
+    version: str
+    """That runs."""
+    image: bytes
+    """Name of the running image among the objects; empty for the factory image."""
+    is_trial: bool
+    boots_left: int
+    """Boots that the trial still has, beside this one."""
+    previous: str
+    """What a rollback of the committed slot goes back to; empty when there is nothing."""
+    fallback: str
+    """Why a slot was left; empty after a commit and while nothing was tried."""
+
+
+class Slots(Protocol):
+    """Slots of software. Which one boots is decided below the manager, by a launcher that the manager cannot change: a
+    trial boot is counted down before anything of the slot runs. Every call but `status` may raise StorageError."""
+
+    @property
+    def target(self) -> str:
+        """The kind of images that it boots, as manifests name it."""
+        ...
+
+    @property
+    def launcher(self) -> int:
+        """Version of what boots the slots."""
+        ...
+
+    def status(self) -> SlotStatus:
+        """What runs."""
+        ...
+
+    def install(self, data: bytes, version: str, image: bytes) -> str:
+        """Write an image into the slot that is not in use and read it back; returns the slot. Again without harm."""
+        ...
+
+    def request_trial(self, image: bytes, boots_count: int) -> str:
+        """Boot the slot with this image on trial, this many boots at most, from the next boot on; returns the slot."""
+        ...
+
+    def commit(self) -> None:
+        """Keep the slot that is on trial: it boots from now on."""
+        ...
+
+    def revert(self, reason: str) -> None:
+        """Leave the trial, or the committed slot where none is on trial, with the next boot."""
+        ...
+
+    def self_test(self) -> str | None:
+        """Check the running image; what is wrong with it, or None."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class NodePorts:
     """What the board gives to the node."""
@@ -191,3 +266,9 @@ class NodePorts:
     reset: Callable[[ResetCause], None]
     """Restarts the node; returns, and the node is cancelled soon after."""
     log: Log
+    watchdog: Watchdog | None = None
+    """None on a board without one; then nothing resets a node that hangs."""
+    last_words: str = ""
+    """What the board has kept of the end of the last boot: the trace of an exception or of a hang; empty without."""
+    slots: Slots | None = None
+    """None on a board whose software cannot be updated in flight."""

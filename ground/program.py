@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from flightsw.config import InterfaceConfig, NonNegative, Positive, Share, SunInterval
-from flightsw.core.dictionary import DICTIONARY_DIGEST
+from flightsw.dictionary import flight_dictionary
 from flightsw.errors import ConfigError, FlatrackError, LinkError, WireError
 from flightsw.host.clock import HostClock
 from flightsw.host.control import ControlPeer, serve
@@ -102,6 +102,8 @@ class SegmentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     beacon_period_s: Positive = 10.0
     """How often nodes beacon [s]."""
     fleet: Annotated[tuple[FleetSettings, ...], msgspec.Meta(min_length=1, max_length=FLEET_MAX)]
+    time_period_s: NonNegative = 0.0
+    """As of `ground.fleet.ClusterConfig`."""
     ltp_margin_s: Positive = 0.5
     sign_telemetry: bool = True
     """Both as of `flightsw.config.NodeConfig`."""
@@ -176,14 +178,14 @@ class GroundProgram:
             plan=plan,
             interfaces=settings.ground.interfaces,
             fleet=fleet,
-            dictionary_digest=DICTIONARY_DIGEST,
+            dictionary_digest=flight_dictionary().digest,
             beacon_period_s=settings.ground.beacon_period_s,
             store_bytes=settings.ground.store_bytes,
             verify=settings.result.verify,
             on_complete=self._completed,
             record=log,
             on_crash=ending.fail,
-            config=ClusterConfig(node=settings.ground.node),
+            config=ClusterConfig(node=settings.ground.node, time_period_s=settings.ground.time_period_s),
             ledger_path=base / settings.ledger,
             archive_path=base / settings.archive,
             start_count=raise_counter(disk, STARTS_FILE),

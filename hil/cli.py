@@ -18,16 +18,24 @@ from hil.bench import folder as folders
 from hil.bench import summary
 from hil.bench.compare import PIXELS_DIFFERING_MAX, compare_masks
 from hil.bench.execute import Execution, check_inputs, execute, prepare, real_time
-from hil.bench.run import Progress as RunProgress
+from hil.bench.progress import Progress as RunProgress
 from hil.bench.scenario import Scenario, load, needs_real_time, shipped, with_kind
 from hil.bench.soak import Finding, seed_range, soak
 from hil.capture.runs import run_recorder
+from hil.commands.audit import audit_command
+from hil.commands.completion import completion_command
 from hil.commands.console import console_command
+from hil.commands.dictionary import dictionary_command
 from hil.commands.ground import command_command, status_command
 from hil.commands.inspection import inspect_command
 from hil.commands.keys import keys_group
+from hil.commands.mission_time import time_command
 from hil.commands.null_modem import null_modem_command
 from hil.commands.ping import ping_command
+from hil.commands.rules import rules_group
+from hil.commands.sequences import sequence_group
+from hil.commands.telemetry import dumps_command, events_command, telemetry_command
+from hil.commands.updates import update_group
 from hil.sim.repeat import first_difference
 from hil.sim.trace import read_trace
 
@@ -321,9 +329,30 @@ main.add_command(inspect_command)
 main.add_command(keys_group)
 main.add_command(command_command)
 main.add_command(status_command)
+main.add_command(telemetry_command)
+main.add_command(events_command)
+main.add_command(dumps_command)
+main.add_command(audit_command)
+main.add_command(sequence_group)
+main.add_command(time_command)
+main.add_command(dictionary_command)
+main.add_command(completion_command)
+main.add_command(update_group)
 main.add_command(null_modem_command)
 main.add_command(ping_command)
-main.add_command(console_command([command_command, status_command]))
+main.add_command(rules_group)
+ASKING = (
+    command_command,
+    status_command,
+    telemetry_command,
+    events_command,
+    dumps_command,
+    audit_command,
+    sequence_group,
+    time_command,
+    update_group,
+)
+main.add_command(console_command(ASKING))
 
 
 if __name__ == "__main__":

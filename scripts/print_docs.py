@@ -14,9 +14,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from print_dictionary import page
+from print_protection import fault_scenarios, limit_rules, limit_watchpoints, mode_activities
+
 from boards import profiles
 from flightsw.compute import jobs
-from flightsw.core import dictionary, modes
+from flightsw.core import modes, update_states
+from flightsw.dictionary import flight_dictionary
 from flightsw.wire import messages
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
@@ -43,15 +47,10 @@ def job_transitions() -> str:
     )
 
 
-def commands() -> str:
-    """The command dictionary."""
-    return table(
-        ("opcode", "arguments"),
-        (
-            (f"`{opcode}`", ", ".join(f"{name}: {kind.__name__}" for name, kind in arguments) or "none")
-            for opcode, arguments in sorted(dictionary.COMMANDS.items())
-        ),
-    )
+def update_transitions() -> str:
+    """The states of a software update and what leads from one to another."""
+    rows = update_states.TRANSITIONS.items()
+    return table(("state", "step", "state after"), ((state.name, step.value, to.name) for (state, step), to in rows))
 
 
 def numbers(kind: type[IntEnum]) -> str:
@@ -60,9 +59,14 @@ def numbers(kind: type[IntEnum]) -> str:
 
 
 PRINTED: Final[dict[str, Callable[[], str]]] = {
+    "dictionary": lambda: page(flight_dictionary()),
     "mode transitions": mode_transitions,
+    "mode activities": mode_activities,
+    "limit watchpoints": limit_watchpoints,
+    "limit rules": limit_rules,
+    "fault scenarios": fault_scenarios,
     "job transitions": job_transitions,
-    "commands": commands,
+    "update transitions": update_transitions,
     "command codes": lambda: numbers(messages.CommandCode),
     "command stages": lambda: numbers(messages.Stage),
     "event severities": lambda: numbers(messages.Severity),

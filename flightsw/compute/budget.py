@@ -36,7 +36,8 @@ class Budget:
     def __init__(self, profile: BoardProfile, sun: Sequence[SunInterval], reserve: float) -> None:
         self._sun = tuple(sun)
         self._starts_ns = [interval.start_ns for interval in self._sun]
-        self._reserve = reserve
+        self.reserve = reserve
+        """Charge share that must be left; may be set anew."""
         self._max_degc = profile.electronics_max_degc.value
         self._array_w = profile.array_w.value
         self._idle_w = profile.idle_w.value + profile.bus_w.value
@@ -50,7 +51,7 @@ class Budget:
         self._hot = sensors.electronics_degc >= limit_degc
         if self._hot:
             return Verdict(False, f"temperature {sensors.electronics_degc:.1f} degC, limit {limit_degc:.1f} degC")
-        floor_j = self._reserve * sensors.battery_j
+        floor_j = self.reserve * sensors.battery_j
         left_j = self.charge_after_eclipse_j(sensors, step_w, step_s, now_ns)
         if left_j < floor_j:
             return Verdict(False, f"energy {left_j:.0f} J at the end of eclipse, reserve {floor_j:.0f} J")

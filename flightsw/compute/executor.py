@@ -16,6 +16,12 @@ from flightsw.wire.messages import JobReport, JobState
 STRIKES_MAX: Final = 8
 """Times that the weights may be struck between two checkpoints before the job is given up: a board that is
 hit this often needs the ground."""
+HANGS_MAX: Final = 1
+"""Times that a job may be under way when the worker hangs; with one more it is given up, so that a job which makes the
+worker hang does not take the node with it."""
+STEP_PATIENCE: Final = 2.0
+"""Times the profile's step that a step may take before it counts as owed: boards differ, and share their machine."""
+NS_PER_S: Final = 1_000_000_000
 
 
 class Executor:
@@ -65,6 +71,30 @@ class Executor:
         self._on_upset = on_upset
         self._log = log
         self._wake = asyncio.Event()
+        self.load_w = 0.0
+        """What the running step draws on top of idle, by the board's profile [W]."""
+        self.failures_count = 0
+        """Jobs that ended FAILED before their deadline."""
+        self._hangs: dict[tuple[int, int], int] = {}
+        """(job, attempt) -> times that the worker hung in it."""
+        self._owed = 0
+        """Key of the ping that is to be answered; 0: none."""
+        self._reply: Callable[[int], None] = _unheard
+        self._busy: Callable[[int], None] = _unheard
+
+    def supervise(self, reply: Callable[[int], None], busy: Callable[[int], None]) -> None:
+        """Let health ask by `ping`.
+
+        Args:
+            reply: called with the key of a ping, between steps and while nothing runs.
+            busy: called before each step with the instant until which it may take [monotonic ns].
+        """
+        self._reply, self._busy = reply, busy
+
+    def ping(self, key: int) -> None:
+        """Be asked whether the task still runs."""
+        self._owed = key
+        self._wake.set()
 
     def wake(self) -> None:
         """Something changed: look again for work."""
@@ -73,6 +103,7 @@ class Executor:
     async def run(self) -> None:
         """Run jobs until cancelled."""
         while True:
+            self._answer()
             self._sort_out()
             job = next(iter(self._jobs.runnable()), None)
             if job is None or not await self._run(job):
@@ -83,6 +114,29 @@ class Executor:
         """End an attempt by command."""
         if job.state not in FINAL_STATES:
             self._end(job, JobState.CANCELLED, detail)
+
+    def abandon(self) -> None:
+        """Give up the step under way, whose end nobody expects any more: its job goes back to its checkpoint, or fails
+        when the worker has hung in it too often. Whoever calls this starts worker and task again."""
+        self._owed = 0  # the task that was asked is gone
+        for job in list(self._jobs.jobs.values()):
+            if job.state is not JobState.RUNNING:
+                continue
+            attempt = (job.spec.job_id, job.spec.attempt)
+            hangs = self._hangs.get(attempt, 0) + 1
+            if hangs > HANGS_MAX:
+                self._hangs.pop(attempt, None)
+                self._end(job, JobState.FAILED, f"the worker hung {hangs} times in it")
+                continue
+            self._hangs[attempt] = hangs
+            self._jobs.roll_back(job)
+            self._jobs.move(job, JobState.READY)
+            self._log("job.rolled_back", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step})
+
+    def _answer(self) -> None:
+        if self._owed:
+            key, self._owed = self._owed, 0
+            self._reply(key)
 
     def _sort_out(self) -> None:
         """Give up what is late, and see whose objects have come or gone."""
@@ -118,7 +172,7 @@ class Executor:
         except (WireError, ConfigError) as error:
             self._end(job, JobState.FAILED, f"input: {error}")
         finally:
-            self._board.set_compute_load_w(0.0)
+            self._draw(0.0)
         return True
 
     async def _steps(self, job: Job, model: Model, data: bytes, step_w: float, step_s: float) -> bool:
@@ -128,12 +182,14 @@ class Executor:
         loads_count = self._models.loads_count(spec.model)
         while job.step < spec.steps_count:
             verdict = self._verdict(step_w, step_s)
-            if not verdict.allowed:
+            if job.is_held or not verdict.allowed:
                 if self._sound(job, loads_count):
                     self._checkpoint(job)
-                self._pause(job, verdict.reason)
-                return False
-            self._board.set_compute_load_w(step_w)
+                self._pause(job, "held by command" if job.is_held else verdict.reason)
+                return job.is_held  # another job may run
+            self._draw(step_w)
+            self._answer()
+            self._busy(self._clock.monotonic_ns() + round(STEP_PATIENCE * step_s * NS_PER_S))
             try:
                 after = await self._runner.step(spec.kind, model, job.working, data, spec.step_mpix)
             except BoardError:  # struck so badly that it does not even run; the check below mends it
@@ -166,6 +222,10 @@ class Executor:
             loads_count = self._models.loads_count(spec.model)
         self._complete(job, data)
         return True
+
+    def _draw(self, load_w: float) -> None:
+        self.load_w = load_w
+        self._board.set_compute_load_w(load_w)
 
     def _verdict(self, step_w: float, step_s: float) -> Verdict:
         refusal = self._may_run()
@@ -245,6 +305,8 @@ class Executor:
     ) -> None:
         self._jobs.move(job, state)
         spec = job.spec
+        if state is JobState.FAILED and not job.expired(self._clock.monotonic_ns()):
+            self.failures_count += 1
         job.report = JobReport(
             node=self._config.node,
             job_id=spec.job_id,
@@ -274,3 +336,7 @@ class Executor:
             {"job": spec.job_id, "attempt": spec.attempt, "state": state.name, "detail": detail, "result": result},
         )
         self._on_end(job)
+
+
+def _unheard(_: int) -> None:
+    """Nobody supervises this executor."""

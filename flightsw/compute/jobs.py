@@ -1,7 +1,7 @@
 """Jobs on board: a table of attempts that survives a reset, one durable record each.
 
 A record holds the specification, the state, the last checkpoint and, at the end, the report until the ground has it. It
-is replaced atomically, so that after a power cut the table is one that was committed.
+is in two copies, each replaced atomically, so that after a power cut the table is one that was committed.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import msgspec
 
 from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
-from flightsw.storage.records import seal, unseal
+from flightsw.storage.copies import SUFFIXES, TwoCopies
 from flightsw.wire import cbor
-from flightsw.wire.messages import Count, JobReport, JobSpec, JobState
+from flightsw.wire.messages import COUNT_MAX, Count, JobReport, JobSpec, JobState
 
 PREFIX: Final = "jobs/"
 NS_PER_S: Final = 1_000_000_000
@@ -63,6 +63,8 @@ class Job:
     report: JobReport | None = None
     reported_ns: int | None = None
     """When the report was last sent."""
+    is_held: bool = False
+    """Paused by command: it does not run until the ground says so, over any reset."""
 
     def urgency(self) -> tuple[int, int, int]:
         """Sort key: priority, then deadline, then number."""
@@ -86,15 +88,18 @@ class JobTable:
         self._disk = disk
         self._jobs_max = jobs_max
         self.jobs: dict[int, Job] = {}
+        self._copies: dict[int, TwoCopies] = {}
         self.unreadable_count = 0
-        for name in disk.names(PREFIX):
+        for name in sorted({name[: -len(SUFFIXES[0])] for name in disk.names(PREFIX) if name.endswith(SUFFIXES)}):
+            copies = TwoCopies(disk, name)
             try:
-                job = _unpack(unseal(disk.read(name)), now_ns)
+                job = _unpack(copies.load() or b"", now_ns)
             except (StorageError, MessageError):
                 self.unreadable_count += 1
-                disk.remove(name)
+                copies.remove()
                 continue
             self.jobs[job.spec.job_id] = job
+            self._copies[job.spec.job_id] = copies
 
     def submit(self, spec: JobSpec, now_ns: int) -> str | None:
         """Take an attempt; returns why not, or None. The same attempt again is no error.
@@ -126,18 +131,34 @@ class JobTable:
         """Return to the last checkpoint: what was computed since is not to be trusted."""
         job.step, job.working = job.saved_step, job.saved
 
+    def hold(self, job: Job, is_held: bool, now_ns: int) -> None:
+        """Hold a job, or let it go again; durable on return. Raises: StorageError; then nothing has changed."""
+        before, job.is_held = job.is_held, is_held
+        try:
+            self.save(job, now_ns)
+        except StorageError:
+            job.is_held = before
+            raise
+        if is_held and job.state is JobState.READY:
+            self.move(job, JobState.PAUSED)
+
     def save(self, job: Job, now_ns: int) -> None:
         """Write the record; durable on return. Raises: StorageError."""
-        self._disk.replace(f"{PREFIX}{job.spec.job_id}", seal(_pack(job, now_ns)))
+        job_id = job.spec.job_id
+        copies = self._copies.get(job_id)
+        if copies is None:
+            copies = self._copies[job_id] = TwoCopies(self._disk, f"{PREFIX}{job_id}")
+        copies.store(_pack(job, now_ns))
 
     def forget(self, job_id: int) -> None:
         """Drop a job and its record."""
         if self.jobs.pop(job_id, None) is not None:
-            self._disk.remove(f"{PREFIX}{job_id}")
+            self._copies.pop(job_id).remove()
 
     def runnable(self) -> list[Job]:
-        """Attempts whose objects are here, most urgent first."""
-        waiting = [job for job in self.jobs.values() if job.state in (JobState.READY, JobState.PAUSED)]
+        """Attempts whose objects are here and that nobody holds, most urgent first."""
+        states = (JobState.READY, JobState.PAUSED)
+        waiting = [job for job in self.jobs.values() if job.state in states and not job.is_held]
         return sorted(waiting, key=Job.urgency)
 
     def unreported(self, now_ns: int, repeat_ns: int) -> list[Job]:
@@ -167,6 +188,7 @@ class _Record(msgspec.Struct, array_like=True, frozen=True):
     paused_count: Count
     energy_j: float
     report: JobReport | None
+    is_held: bool = False
 
 
 def _pack(job: Job, now_ns: int) -> bytes:
@@ -181,6 +203,7 @@ def _pack(job: Job, now_ns: int) -> bytes:
         job.paused_count,
         job.energy_j,
         job.report,
+        job.is_held,
     )
     return cbor.dumps(msgspec.to_builtins(record, builtin_types=(bytes,)), RECORD_BYTES_MAX)
 
@@ -203,8 +226,9 @@ def _unpack(data: bytes, now_ns: int) -> Job:
         paused_count=record.paused_count,
         energy_j=record.energy_j,
         report=record.report,
+        is_held=record.is_held,
     )
     if job.state in (JobState.RUNNING, JobState.PAUSED, JobState.READY):
         job.state = JobState.WAITING_OBJECTS  # whether its objects survived is looked up, not assumed
-        job.resumed_count += job.saved_step > 0
+        job.resumed_count = min(job.resumed_count + (job.saved_step > 0), COUNT_MAX)
     return job

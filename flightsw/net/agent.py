@@ -54,6 +54,9 @@ encrypts payload and tag 57 each."""
 ROUTE_BYTES: Final = 1024
 """Length of bundle that routes are computed for [bytes]: one radio segment; a shorter contact is no contact."""
 
+WATCHED_MAX: Final = 1024
+"""Bundles whose departure is waited for; of more the oldest are forgotten. A ground has some dozen open commands."""
+
 
 class BundleAgent:
     """The bundle protocol agent of one node.
@@ -117,6 +120,9 @@ class BundleAgent:
         """Bundles that security refused and that are to be reported, few of many; the owner takes them out."""
         if security is not None:
             self.counters.security_refused = security.refused_counts
+        self._watched: dict[tuple[int, int], int] = {}
+        self.departed: list[int] = []
+        """Watched bundles that have begun to leave; the owner takes them out."""
         self._inbox = Inbox(self._limits.seen_bundles_max, self.counters, security)
         self._arrivals = Arrivals(node, self._inbox, self._reporter, self.counters, self._forward)
 
@@ -136,6 +142,7 @@ class BundleAgent:
         source_service: int = 0,
         confidential: bool = False,
         padding_bytes: int = 0,
+        watch: int | None = None,
     ) -> BundleId:
         """Take a payload for a service of a node; it leaves with a later `pump`.
 
@@ -151,6 +158,7 @@ class BundleAgent:
             source_service: service number that it comes from.
             confidential: encrypt it for its destination.
             padding_bytes: link time on every hop of data that do not move [bytes]; of reliable bundles only.
+            watch: a number that comes up in `departed` when the bundle begins to leave.
 
         Raises:
             ConfigError: payload or padding is too long, the priority out of range, or there is no key to encrypt with.
@@ -184,6 +192,10 @@ class BundleAgent:
                 bundle = self._security.protect(bundle, confidential=confidential)
             elif confidential:
                 raise ConfigError(f"a confidential message to node {destination_node}: this agent has no security")
+            if watch is not None:
+                self._watched[bundle.creation] = watch
+                if len(self._watched) > WATCHED_MAX:
+                    del self._watched[next(iter(self._watched))]
             queued = QueuedBundle(bundle, next(self._orders), priority, reliable, 0, now_ns, 0)
             self._forwarder.enqueue(queued, now_ns)
         return BundleId(self.node, source_service, created_ms, sequence)
@@ -191,6 +203,16 @@ class BundleAgent:
     def queues(self) -> list[BundleQueue]:
         """Where bundles wait."""
         return self._forwarder.queues()
+
+    def has_way(self, destination: int, now_ns: int, within_ns: int = 0) -> bool:
+        """Whether a bundle for a node would leave within a time, over a neighbour that is not suspected to be dead.
+
+        Args:
+            destination: node number.
+            now_ns: monotonic time [ns].
+            within_ns: how long it may wait here for a contact [ns].
+        """
+        return self._forwarder.has_way(destination, now_ns, within_ns)
 
     def take_deliveries(self) -> list[Delivery]:
         """Bundles for services of this node since the last call, in order of arrival."""
@@ -332,6 +354,10 @@ class BundleAgent:
                     # It would be cut off, and what is green is not continued: another contact may be long enough.
                     self._forwarder.hold(queued, at_ns)
                     continue
+            if self._watched and not queued.previous:
+                watch = self._watched.pop(queued.bundle.creation, None)
+                if watch is not None:
+                    self.departed.append(watch)
             number = span.send(block, queued.reliable, at_ns)
             neighbour.in_flight[number] = queued
             self._sessions[number] = neighbour

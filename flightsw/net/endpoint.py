@@ -61,6 +61,7 @@ class Endpoint:
         source_service: int = 0,
         confidential: bool = False,
         padding_bytes: int = 0,
+        watch: int | None = None,
     ) -> BundleId:
         """Send a payload to a service of a node; what the transmitters take now is on the wire when this returns.
 
@@ -81,6 +82,7 @@ class Endpoint:
             source_service=source_service,
             confidential=confidential,
             padding_bytes=padding_bytes,
+            watch=watch,
         )
         self.flush()
         return bundle_id
@@ -109,6 +111,11 @@ class Endpoint:
         finally:
             self._is_serving = False
             self._arm()
+
+    def is_prompt(self, now_ns: int, late_ns: int) -> bool:
+        """Whether the wire is open, and nothing that the agent had to do has waited for so long [ns]."""
+        deadline_ns = self.agent.next_deadline_ns()
+        return not self._is_closed and (deadline_ns is None or now_ns - deadline_ns < late_ns)
 
     async def close(self) -> None:
         """Stop the timer and close the wire. What waits is lost, as at a power cut."""

@@ -89,6 +89,13 @@ class Forwarder:
             self._waiting[neighbour.node] = neighbour
         return neighbour
 
+    def has_way(self, destination: int, now_ns: int, within_ns: int) -> bool:
+        """Whether a bundle would leave for a node within a time, over a neighbour that answers."""
+        contact = self._router.first_contact(destination, 0, now_ns)
+        if contact is None or contact.start_ns > now_ns + within_ns:
+            return False
+        return not self._neighbours[contact.target].suspect_until_ns
+
     def hold(self, queued: QueuedBundle, now_ns: int) -> None:
         """Let a bundle wait until contacts or suspicions change."""
         self._push(self._limbo, queued, now_ns)

@@ -30,7 +30,14 @@ from flightsw.wire.bundles import BLOCK_PAYLOAD, CRC_NONE, Bundle, CanonicalBloc
 from flightsw.wire.cbor import BYTES, encode_head
 from flightsw.wire.eids import Eid
 from flightsw.wire.integrity import PARAMETER_SCOPE, PARAMETER_SHA_VARIANT, ShaVariant, integrity_input
-from flightsw.wire.messages import SERVICE_COMMAND, SERVICE_EVENT, SERVICE_JOB, SERVICE_OBJECT, SERVICE_TELEMETRY
+from flightsw.wire.messages import (
+    SERVICE_COMMAND,
+    SERVICE_DATA,
+    SERVICE_EVENT,
+    SERVICE_JOB,
+    SERVICE_OBJECT,
+    SERVICE_TELEMETRY,
+)
 from flightsw.wire.security import (
     BLOCK_CONFIDENTIALITY,
     BLOCK_INTEGRITY,
@@ -55,10 +62,11 @@ SEQUENCE_MAX: Final = (1 << 63) - 1
 WINDOWS: Final = MappingProxyType(
     {
         SERVICE_COMMAND: 512,  # twice the jobs that a node takes: a command each, and the answers to them
-        SERVICE_TELEMETRY: 64,  # ten minutes of beacons: green bundles are not sent again, so few are overtaken
+        SERVICE_TELEMETRY: 512,  # an hour of beacons: a packet that waits at a relay for a pass is overtaken by them
         SERVICE_EVENT: 1024,  # three per second over a pass, while one of the first is sent again
         SERVICE_OBJECT: 4096,  # a full queue of one neighbour: so many chunks can overtake one that waits there
         SERVICE_JOB: 512,  # as commands
+        SERVICE_DATA: 1024,  # four dumps of the largest size, while one part of the first is sent again
     }
 )
 """Accepted numbers that are remembered of each source and service. What is refused because it was overtaken by more is
@@ -140,7 +148,7 @@ class SecurityPolicy:
     sign_telemetry: bool = True
     """Whether telemetry is signed too. What is not signed is then taken only from a source that has never signed any:
     so a node without keys is seen, and none that has keys can be spoken for."""
-    signed: frozenset[int] = frozenset((SERVICE_COMMAND, SERVICE_EVENT, SERVICE_OBJECT, SERVICE_JOB))
+    signed: frozenset[int] = frozenset((SERVICE_COMMAND, SERVICE_EVENT, SERVICE_OBJECT, SERVICE_JOB, SERVICE_DATA))
     """Services whose bundles are refused without a tag."""
 
 

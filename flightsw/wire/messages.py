@@ -7,10 +7,11 @@ with a default, so that an older peer's shorter arrays still decode.
 | service (ipn service number) | carries |
 |---|---|
 | 1 COMMAND | Command to a node; Verification back |
-| 2 TELEMETRY | Beacon, Housekeeping, Packets, Dump, Playback; PlaybackAck back |
+| 2 TELEMETRY | Beacon, Packets, TimeReply; TimeQuery to a node |
 | 3 EVENT | Event |
 | 4 OBJECT | Chunk, ObjectQuery, ObjectStatus, ObjectWant |
 | 5 JOB | JobReport to the ground, JobReportAck back |
+| 6 DATA | Dump, Playback; PlaybackAck back |
 """
 
 from enum import IntEnum, unique
@@ -21,7 +22,9 @@ import msgspec
 from flightsw.errors import MessageError
 from flightsw.wire import cbor
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+COUNT_MAX: Final = 2**63 - 1
+"""Largest count: what SQLite keeps in an integer."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Node = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -33,9 +36,13 @@ SERVICE_TELEMETRY: Final = 2
 SERVICE_EVENT: Final = 3
 SERVICE_OBJECT: Final = 4
 SERVICE_JOB: Final = 5
+SERVICE_DATA: Final = 6
 
 CHUNK_BYTES: Final = 16_384
 """Data in one chunk [bytes]: one LTP block of 17 radio segments of 1 kB, so that a lost pass costs little."""
+
+DUMP_PARTS_MAX: Final = 256
+"""Parts of one dump: 4 MiB in a sixteenth of a neighbour's queue; what is longer travels as an object."""
 
 RECORDS_MAX: Final = 1024
 """Records in one segment of the recorder: 16 bytes each would fill a chunk, and none is as short."""
@@ -295,26 +302,6 @@ class JobReportAck(Message, frozen=True, array_like=True, tag=11):
     attempt: Count
 
 
-class ComponentHousekeeping(msgspec.Struct, frozen=True, array_like=True):
-    """Housekeeping of one component; the two counters that operators look for come first."""
-
-    component: Name
-    command_count: Count
-    """CMDPC."""
-    command_error_count: Count
-    """CMDEC."""
-    values: tuple[tuple[Name, int | float | bool | str], ...]
-
-
-class Housekeeping(Message, frozen=True, array_like=True, tag=12):
-    """Periodic record of all components; green (best effort)."""
-
-    node: Node
-    boot_count: Count
-    uptime_s: Count
-    components: Annotated[tuple[ComponentHousekeeping, ...], msgspec.Meta(max_length=64)]
-
-
 class PacketValues(msgspec.Struct, frozen=True, array_like=True):
     """One telemetry packet."""
 
@@ -346,8 +333,35 @@ class Dump(Message, frozen=True, array_like=True, tag=14):
     kind: Name
     """What it is: the component that made it."""
     part: Count
-    parts: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    parts: Annotated[int, msgspec.Meta(ge=1, le=DUMP_PARTS_MAX)]
     data: Annotated[bytes, msgspec.Meta(max_length=CHUNK_BYTES)]
+
+
+class TimeQuery(Message, frozen=True, array_like=True, tag=15):
+    """The ground asks for a node's clocks; green, so that no repetition blurs the round trip."""
+
+    number: Count
+
+
+class TimeReply(Message, frozen=True, array_like=True, tag=16):
+    """A node's clocks when the query came in."""
+
+    node: Node
+    boot_count: Count
+    number: Count
+    """Of the query."""
+    met_ns: Count
+    """MET: monotonic time since boot [ns]."""
+    clock_ns: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+    """The board's clock without its jumps [ns since 1970]: what drift is measured of."""
+    mission_ns: Count
+    """Mission time [ns since 1970]."""
+    rate_ppb: Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)]
+    """Rate correction in force."""
+    correlation: Count
+    """Number of the correction in force."""
+    state: Name
+    """UNKNOWN, KEPT or CORRELATED."""
 
 
 class Playback(Message, frozen=True, array_like=True, tag=17):
@@ -373,7 +387,7 @@ class PlaybackAck(Message, frozen=True, array_like=True, tag=18):
 
 AnyMessage = (
     Beacon | Event | Command | Verification | Chunk | ObjectQuery | ObjectStatus | ObjectWant | JobSpec | JobReport
-    | JobReportAck | Housekeeping | Packets | Dump | Playback | PlaybackAck
+    | JobReportAck | Packets | Dump | TimeQuery | TimeReply | Playback | PlaybackAck
 )  # fmt: skip
 
 _KINDS: Final[dict[object, type[AnyMessage]]] = {kind.__struct_config__.tag: kind for kind in get_args(AnyMessage)}

@@ -103,7 +103,7 @@ class EnergyState:
     @classmethod
     def of(cls, board: SimulatedBoard) -> "EnergyState":
         """Those of a simulated board, now."""
-        sensors, world = board.sensors(), board.state()
+        sensors, world = board.truth(), board.state()
         return cls(world.account, world.charge_j, sensors.battery_j, sensors.electronics_degc)
 
     @property

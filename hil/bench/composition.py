@@ -97,6 +97,7 @@ def node_config(scenario: Scenario, index: int, ltp_margin_s: float = LTP_MARGIN
         tick_period_s=manager.tick_period_s,
         scrub_period_s=manager.scrub_period_s,
         ltp_margin_s=ltp_margin_s,
+        update_keys=manager.update_keys,
     )
 
 

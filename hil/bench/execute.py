@@ -16,7 +16,8 @@ from hil.bench import folder as folders
 from hil.bench import sky, summary
 from hil.bench.judge import Outcome
 from hil.bench.pace import LATENCY_MQTT_S, LATENCY_SERIAL_S, Pace
-from hil.bench.run import Bench, Operator, Progress
+from hil.bench.progress import Progress
+from hil.bench.run import Bench, Operator
 from hil.bench.scenario import ElementsOrbit, Scenario, link_names
 from hil.bench.workload import Workload
 from hil.channel.relay import Observer

@@ -64,6 +64,10 @@ class Member(Protocol):
         """Flip one random bit of one stored object; False when there is none."""
         ...
 
+    def trouble(self, kind: str, fields: dict[str, object]) -> Struck:
+        """Let something around the node fail (`boards.simulated.strikes`); whether that hit anything."""
+        ...
+
     def accounts(self) -> Accounts | None:
         """The books of the manager, as last heard; None while it is off."""
         ...

@@ -5,6 +5,7 @@ left, as the next start will, so that a battery can be asked when it has charge 
 """
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -140,6 +141,10 @@ class ProcessNode:
         """Flip one random bit of one file of its store."""
         return self._ask("rot_object", random.getrandbits(SEED_BITS))
 
+    def trouble(self, kind: str, fields: dict[str, object]) -> asyncio.Future[bool]:
+        """Let something around its node fail."""
+        return self._ask("trouble", kind, fields)
+
     def accounts(self) -> Accounts | None:
         """The books as last heard; None while it is off."""
         return None if self._heard is None or not self._is_on else self._heard.accounts
@@ -196,6 +201,9 @@ class ProcessNode:
         self._off()
         if code == Exit.RESET:
             self.boot_later(BOOT_S, self._next_cause)
+        elif code == -signal.SIGALRM:
+            self._log(self._board.state().at_ns, "watchdog.expired", {})
+            self.boot_later(BOOT_S, ResetCause.WATCHDOG)
         elif code == Exit.BROWN_OUT:
             self._on_brown_out(self.config.name, False)  # it found no charge when it started
         else:
@@ -226,10 +234,10 @@ class ProcessNode:
         if not self._is_on and not self._is_stopping:
             self.boot(cause)
 
-    def _ask(self, method: str, *params: int) -> asyncio.Future[bool]:
+    def _ask(self, method: str, *params: object) -> asyncio.Future[bool]:
         return asyncio.get_running_loop().create_task(self._hit(method, params), name=f"{self.config.name}/{method}")
 
-    async def _hit(self, method: str, params: tuple[int, ...]) -> bool:
+    async def _hit(self, method: str, params: tuple[object, ...]) -> bool:
         if self._peer is None:
             return False
         try:

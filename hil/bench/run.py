@@ -10,7 +10,6 @@ import signal
 import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from flightsw.compute import cloud_mask
 from flightsw.compute.inference import InferenceCache
-from flightsw.core.dictionary import DICTIONARY_DIGEST
+from flightsw.dictionary import flight_dictionary
 from flightsw.errors import ConfigError
 from flightsw.host.loop import PacedLoop
 from flightsw.link.memory import MemoryLink
@@ -41,6 +40,7 @@ from hil.bench.lateness import Lateness, WatchedTimers
 from hil.bench.member import Ground, Member
 from hil.bench.mission_control import LocalGround
 from hil.bench.pace import LTP_MARGIN_S, Pace, describe
+from hil.bench.progress import Progress
 from hil.bench.satellite import Satellite
 from hil.bench.scenario import Scenario, scenario_digest
 from hil.bench.sky import FIRST_NODE, GROUND_NODE, Sky
@@ -59,17 +59,6 @@ from hil.sim.trace import Trace
 NS_PER_S: Final = 1_000_000_000
 WATCH_S: Final = 60.0
 """Period at which the bench looks at charge and temperature of every board [s]."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a live display may show."""
-
-    now_ns: int
-    until_ns: int
-    jobs_accepted: int
-    jobs_ended: int
-    counters: dict[str, int] = field(default_factory=dict)
 
 
 Operator = Callable[["Bench"], Coroutine[Any, Any, None]]
@@ -258,7 +247,7 @@ class Bench:
             self._lab = await self._open_lab(plan)
         for index, spec in enumerate(self.scenario.nodes):
             if spec.kind == "simulated":
-                self.members[spec.name] = self._satellite(index, plan, clock)
+                self.members[spec.name] = self._satellite(index, plan)
             elif spec.kind == "external":
                 external = composition.external_node(self.scenario, index, self._relay)
                 await external.open()
@@ -344,8 +333,9 @@ class Bench:
     def _connect(self) -> None:
         self._links.update(composition.connect(self.scenario, self.sky, self.streams, self._relay))
 
-    def _satellite(self, index: int, plan: ContactPlan, clock: LoopClock) -> Satellite:
+    def _satellite(self, index: int, plan: ContactPlan) -> Satellite:
         spec = self.scenario.nodes[index]
+        clock = LoopClock(self._world_ns, self.scenario.epoch_utc_ns)  # of its own: it may jump
         profile = profiles.load(spec.profile)
         board = SimulatedBoard(
             profile,
@@ -392,7 +382,7 @@ class Bench:
             plan=plan,
             interfaces=composition.ground_interfaces(self.scenario, self.sky),
             fleet=composition.fleet(self.scenario, self.sky),
-            dictionary_digest=DICTIONARY_DIGEST,
+            dictionary_digest=flight_dictionary().digest,
             beacon_period_s=self.scenario.manager.beacon_period_s,
             store_bytes=GROUND_DISK_BYTES // 2,
             verify=self._objection,

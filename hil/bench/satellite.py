@@ -3,9 +3,14 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
+from boards.simulated.images import SimulatedSlots
 from boards.simulated.runner import SimulatedRunner
+from boards.simulated.strikes import BoardStrikes
+from boards.simulated.watchdog import SimulatedWatchdog
 from flightsw.compute.inference import InferenceCache
 from flightsw.config import BoardProfile, NodeConfig, SunInterval
 from flightsw.link.memory import MemoryLink
@@ -21,6 +26,9 @@ from hil.sim.disk import SimulatedDisk
 BOOT_S = 5.0
 """From a commanded reset to the start of the manager [s]: a warm start of a small Linux board; power cuts name their
 own."""
+
+WATCHDOG_BOOT_S = 120.0
+"""How long the board's watchdog gives a boot until the first stroke [s], or three ticks of a slow rate group."""
 
 
 class Satellite:
@@ -72,8 +80,12 @@ class Satellite:
         self._log = log
         self._on_crash = on_crash
         self._keys = keys
+        self.slots = SimulatedSlots(disk, config.name, config.software.rpartition(" ")[2])
+        """Which version of the software boots."""
         self._task: asyncio.Task[None] | None = None
         self._link: MemoryLink | None = None
+        self._watchdog = SimulatedWatchdog(clock.monotonic_ns, self._watchdog_expired)
+        self._strikes = BoardStrikes(board, disk, clock.jump, self._freeze)
 
     @property
     def agent(self) -> BundleAgent | None:
@@ -92,7 +104,11 @@ class Satellite:
         self.boots_count += 1
         self.board.power_on(cause)
         self.runner = SimulatedRunner(self.profile, self._cache)
-        self._link = MemoryLink(lambda interface, frame: self._send(number, interface, frame))
+        software = self.slots.boot()
+        config = self.config
+        if software is not None:
+            config = msgspec.structs.replace(config, software=f"flatrack {software.version}")
+        self._link = MemoryLink(lambda interface, frame: self._sent(number, interface, frame))
         ports = NodePorts(
             clock=self._clock,
             link=self._link,
@@ -101,17 +117,26 @@ class Satellite:
             runner=self.runner,
             reset=self._reset_later,
             log=self._log,
+            watchdog=self._watchdog,
+            slots=self.slots,
         )
-        self.node = Node(self.config, self.profile, ports, self._plan, self._sun, self._keys)
+        self.node = Node(config, self.profile, ports, self._plan, self._sun, self._keys)
         self._relay.attach(number, self._link.deliver)
         self._task = asyncio.get_running_loop().create_task(self.node.run(), name=self.config.name)
         self._task.add_done_callback(self._ended)
+        self._watchdog.stroke(max(WATCHDOG_BOOT_S, 3 * self.config.tick_period_s))
+        self._strikes.booted(cause, self.runner, self.node.health)
+        for kind in ("crash", "hang"):
+            if (defect := self.slots.defect(kind)) is not None:
+                asyncio.get_running_loop().call_later(defect.after_s, self._misbehave, kind, self.boots_count)
 
     def cut(self) -> None:
         """Power off at this instant: memory, queues and unsynced bytes are at the mercy of physics."""
         if self._task is None or self.node is None:
             return
         task, self._task = self._task, None
+        self._watchdog.stop()
+        self._strikes.off()
         self._relay.detach(self.config.node)
         self.counts += NodeCounts.of(self.node)
         self.node = None
@@ -122,6 +147,7 @@ class Satellite:
 
     def stop(self) -> None:
         """End the manager at the end of a run; nothing is lost or torn."""
+        self._watchdog.stop()
         if self._task is not None:
             self._task.cancel()
 
@@ -147,6 +173,10 @@ class Satellite:
         name = names[random.randrange(len(names))]
         self.disk.flip_bit(name, random.randrange(8 * len(self.disk.read(name))))
         return True
+
+    def trouble(self, kind: str, fields: dict[str, object]) -> bool:
+        """Let something around the node fail; whether that hit anything."""
+        return self._strikes.strike(kind, fields)
 
     def accounts(self) -> Accounts | None:
         """The books of the manager now; None while it is off."""
@@ -175,6 +205,31 @@ class Satellite:
     def _reset(self, cause: ResetCause) -> None:
         self.cut()
         self.boot_later(BOOT_S, cause)
+
+    def _watchdog_expired(self) -> None:
+        self._log("watchdog.expired", {})
+        self._reset(ResetCause.WATCHDOG)
+
+    def _sent(self, number: int, interface: int, frame: Frame) -> None:
+        """Towards the relay, unless the software that runs lets nothing leave."""
+        if self.slots.software is None or self.slots.defect("mute") is None:
+            self._send(number, interface, frame)
+
+    def _misbehave(self, kind: str, boot: int) -> None:
+        """The software that booted then has a defect."""
+        if self._task is None or self.boots_count != boot:
+            return
+        self._log("software.misbehaves", {"defect": kind})
+        if kind == "hang":
+            self._freeze()
+        else:
+            self._reset(ResetCause.EXCEPTION)
+
+    def _freeze(self) -> None:
+        """Let the manager stand still, as in a loop without end: it has power, and nothing that it does goes on."""
+        assert self._task is not None, "only a running manager stands still"
+        self._relay.detach(self.config.node)
+        self._task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import replace
 
-from flightsw.config import InterfaceConfig, NonNegative, Positive, Share, load_toml
+from flightsw.config import InterfaceConfig, NonNegative, Positive, Share, UpdateKey, load_toml
 from flightsw.errors import ConfigError, FrameError
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX
 from flightsw.wire.framing import CobsCrc32c, coding
@@ -162,6 +162,8 @@ class Manager(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     housekeeping_period_s: Positive = 60.0
     tick_period_s: Positive = 10.0
     scrub_period_s: Positive = 60.0
+    update_keys: tuple[UpdateKey, ...] = ()
+    """Public keys whose software the nodes take (docs/update.md)."""
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

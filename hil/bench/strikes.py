@@ -8,10 +8,11 @@ from msgspec.structs import replace
 
 from flightsw.ports import Log, Random, ResetCause
 from hil.bench.member import Member
+from hil.bench.satellite import BOOT_S
 from hil.channel.impairments import Impairments
 from hil.channel.link import Link
-from hil.faults.injector import Struck
-from hil.faults.plan import LinkDegraded
+from hil.faults.injector import Struck, details
+from hil.faults.plan import LinkDegraded, NodeTrouble
 
 NS_PER_S: Final = 1_000_000_000
 BROWN_OUT_CHECK_S: Final = 120.0
@@ -93,6 +94,19 @@ class Strikes:
         """Flip a bit of a stored object."""
         return self._members[node].rot_object(random)
 
+    def loop_boots(self, node: str, cause: str, crashes: int, after_s: float) -> bool:
+        """Crash a node, and again after each of its next boots."""
+        if not self._members[node].is_on:
+            return False
+        self._crash(node, ResetCause[cause], crashes, after_s)
+        return True
+
+    def trouble(self, node: str, fault: NodeTrouble) -> Struck:
+        """Let something around a node fail."""
+        fields = details(fault)
+        del fields["node"]
+        return self._members[node].trouble(str(type(fault).__struct_config__.tag), fields)
+
     def brown_out(self, name: str, computing: bool) -> None:
         """A battery is empty: power is gone until the array has charged it. Called from inside the board: only
         schedules."""
@@ -100,6 +114,15 @@ class Strikes:
         loop = asyncio.get_running_loop()
         loop.call_soon(self._members[name].cut)
         loop.call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
+
+    def _crash(self, name: str, cause: ResetCause, crashes: int, after_s: float) -> None:
+        member = self._members[name]
+        if member.is_on:
+            member.cut()
+            member.boot_later(BOOT_S, cause)
+            crashes -= 1
+        if crashes:
+            asyncio.get_running_loop().call_later(BOOT_S + after_s, self._crash, name, cause, crashes, after_s)
 
     def _after_brown_out(self, name: str) -> None:
         member = self._members[name]

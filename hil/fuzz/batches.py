@@ -13,6 +13,7 @@ from hil.fuzz.machines import machines
 from hil.fuzz.mutation import inputs
 from hil.fuzz.outside import outside
 from hil.fuzz.secured import secured
+from hil.fuzz.sequences import sequences
 from hil.fuzz.stored import stored
 from hil.sim.streams import Streams
 
@@ -32,7 +33,8 @@ class Batch:
 def decoders() -> dict[str, Decoder]:
     """All decoders by name."""
     return {
-        decoder.name: decoder for decoder in (*wire(), *secured(), *stored(), *outside(), *conversations(), *machines())
+        decoder.name: decoder
+        for decoder in (*wire(), *secured(), *stored(), *sequences(), *outside(), *conversations(), *machines())
     }
 
 

@@ -15,7 +15,7 @@ from boards import profiles
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from flightsw.config import InterfaceConfig, NodeConfig
-from flightsw.core.dictionary import COMMANDS
+from flightsw.dictionary import flight_dictionary
 from flightsw.errors import ConfigError, FrameError
 from flightsw.link.memory import MemoryLink
 from flightsw.net.agent import AgentLimits, BundleAgent
@@ -31,6 +31,7 @@ from flightsw.wire.eids import DTN_NONE, Eid
 from flightsw.wire.framing import coding
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
+    SERVICE_DATA,
     SERVICE_EVENT,
     SERVICE_JOB,
     SERVICE_OBJECT,
@@ -38,14 +39,17 @@ from flightsw.wire.messages import (
     Beacon,
     Chunk,
     Command,
+    Dump,
     Event,
-    Housekeeping,
     JobReport,
     JobReportAck,
     JobSpec,
     ObjectQuery,
     ObjectStatus,
     ObjectWant,
+    Packets,
+    Playback,
+    PlaybackAck,
     Verification,
     encode_message,
 )
@@ -186,10 +190,11 @@ SERVICES: Final = {
     encode_head(UNSIGNED, int(kind.__struct_config__.tag or 0)): service
     for service, kinds in (
         (SERVICE_COMMAND, (Command, Verification)),
-        (SERVICE_TELEMETRY, (Beacon, Housekeeping)),
+        (SERVICE_TELEMETRY, (Beacon, Packets)),
         (SERVICE_EVENT, (Event,)),
         (SERVICE_OBJECT, (Chunk, ObjectQuery, ObjectStatus, ObjectWant)),
         (SERVICE_JOB, (JobReport, JobReportAck)),
+        (SERVICE_DATA, (Dump, Playback, PlaybackAck)),
     )
     for kind in kinds
 }
@@ -224,6 +229,10 @@ class AnyRunner:
     def unload(self, digest: bytes) -> None:
         """Forget a model."""
         self._models.pop(digest, None)
+
+    def restart(self) -> None:
+        """Forget all models."""
+        self._models.clear()
 
     def step_s(self, kind: str, work_mpix: float) -> float:
         """A tenth of a second for a megapixel. Raises: ConfigError."""
@@ -272,7 +281,7 @@ def _command(random: Random, digest: bytes, digests: tuple[bytes, ...]) -> Comma
         "JOBS.CANCEL": (random.choice((1, random.choice(EDGES))), 1),
         "OBJECTS.REMOVE": (digest,),
     }
-    opcode = random.choice((*COMMANDS, *4 * ("JOBS.SUBMIT",), "NODE.", "x.y"))
+    opcode = random.choice((*flight_dictionary().commands, *4 * ("JOBS.SUBMIT",), "NODE.", "x.y"))
     given = arguments.get(opcode, ())
     if random.random() < 0.2:
         given = random.choice(((), (1, 1), (digest,), (b"", 1), (random.choice(EDGES), bytes(40), "x")))
@@ -376,8 +385,10 @@ def _ground_message(random: Random) -> bytes:
         return message_sample(random)
     if draw < 0.5:
         return node_message(random)
-    kind = random.choice((Beacon, Housekeeping, Event, Verification, JobReport, JobReport))
+    kind = random.choice((Beacon, Packets, Dump, Playback, Event, Verification, JobReport, JobReport))
     said = replace(value_of(random, type_of(kind)), node=NODE)
+    if isinstance(said, Playback):
+        said = replace(said, records=said.records[:3])  # more of the longest are no message
     if isinstance(said, JobReport):
         model, tile = known()
         said = replace(said, job_id=random.choice((1, 1, 2)), attempt=random.choice((0, 1, 2)), model=model, data=tile)

@@ -12,6 +12,8 @@ from flightsw.net.keys import KEY_FILES, KeyRing, KeyStore, derived_rings
 from flightsw.net.replay import LOG_NAME
 from flightsw.net.security import BundleSecurity
 from flightsw.ports import Random
+from flightsw.storage.copies import SUFFIXES
+from flightsw.storage.entries import Entry, entry_bytes
 from flightsw.storage.records import seal
 from flightsw.wire import cbor
 from flightsw.wire.admin import STATUSES_COUNT, decode_status_report, encode_status_report
@@ -191,7 +193,7 @@ def _keys(data: bytes) -> None:
 
 def _windows_sample(random: Random) -> bytes:
     records = []
-    for _ in range(random.randrange(4)):
+    for index in range(random.randrange(4)):
         flow = [random.choice((SENDER, OTHER)), random.choice(SERVICES), random.choice((1, number(random)))]
         content: object = [
             *flow,
@@ -200,13 +202,14 @@ def _windows_sample(random: Random) -> bytes:
         ]
         if random.random() < 0.2:
             content = wrong(random, content)
-        records.append(seal(written(random, content, random.choice((0.0, 0.02)))))
+        data = written(random, content, random.choice((0.0, 0.02)))
+        records.append(entry_bytes(LOG_NAME, Entry(index, 0, 0, data)))
     return b"".join(records)
 
 
 def _windows(data: bytes) -> None:
     """A node that starts on any log of windows still refuses what it accepts once."""
-    disk = disk_with({LOG_NAME: data})
+    disk = disk_with({LOG_NAME + suffix: data for suffix in SUFFIXES})
     security = BundleSecurity(RECEIVER, KeyStore(rings()[RECEIVER]), disk)
     security.accept(signed(SERVICE_COMMAND, 1, SENDER, False), 0)
     again = BundleSecurity(RECEIVER, KeyStore(rings()[RECEIVER]), disk)

@@ -7,6 +7,7 @@ that is checked by using it.
 import atexit
 import struct
 import tempfile
+import zlib
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,16 +15,29 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from boards import boot_record
+from boards.simulated.images import decode_image
 from flightsw.compute import cloud_mask, jobs
 from flightsw.config import BoardProfile, InterfaceConfig, NodeConfig, load_toml
+from flightsw.core.update_states import UpdateRecord, UpdateState, decode_record
 from flightsw.errors import ConfigError, MessageError, StorageError
 from flightsw.objects.digest import Shape, digest_of, shape_of
 from flightsw.objects.intents import LOG_NAME, Intents
 from flightsw.objects.parts import Part
 from flightsw.objects.store import ObjectStore
 from flightsw.ports import Random
+from flightsw.storage.copies import TwoCopies
 from flightsw.storage.log import RecordLog
+from flightsw.storage.manifest import (
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+    public_key_of,
+    sign_manifest,
+    signature_fault,
+)
 from flightsw.storage.records import seal, unseal
+from flightsw.wire import cbor
 from flightsw.wire.messages import CHUNK_BYTES
 from hil.bench import scenario
 from hil.fuzz.cbor_samples import type_of, value_of, written, wrong
@@ -35,6 +49,7 @@ from hil.world import elements
 DISK_BYTES: Final = 1 << 26
 QUOTA_BYTES: Final = 1 << 25
 PART_DIGEST: Final = digest_of(b"part")
+IMAGE_TEXT: Final = '{"version": "0.2.0", "defects": [{"kind": "crash", "after_s": 30, "nodes": ["sat-03"]}]}\n'
 ROOT: Final = Path(__file__).resolve().parents[2]
 OMM_TEXT: Final = """[{"OBJECT_NAME": "ISS", "OBJECT_ID": "1998-067A", "EPOCH": "2026-03-20T00:00:00",
 "MEAN_MOTION": 15.5, "ECCENTRICITY": 0.0003, "INCLINATION": 51.64, "RA_OF_ASC_NODE": 12.5, "ARG_OF_PERICENTER": 30.1,
@@ -185,7 +200,8 @@ def _job_record_sample(random: Random) -> bytes:
 
 def _jobs(data: bytes) -> None:
     """A table that starts on any record, even one whose CRC holds; each job that it takes over can be kept again."""
-    disk = disk_with({f"{jobs.PREFIX}1": seal(data)})
+    disk = disk_with({})
+    TwoCopies(disk, f"{jobs.PREFIX}1").store(data)
     table = jobs.JobTable(disk, 8, 10**12)
     assert len(table.jobs) + table.unreadable_count == 1
     for job in table.jobs.values():
@@ -193,6 +209,70 @@ def _jobs(data: bytes) -> None:
         job.expired(2 * 10**12)
         table.save(job, 2 * 10**12)
     assert len(jobs.JobTable(disk, 8, 3 * 10**12).jobs) == len(table.jobs)
+
+
+@cache
+def _signed_manifest() -> bytes:
+    manifest = Manifest("wheel", "0.2.0", bytes(32), 1000, 1, "0.1.0", 1, False, bytes(8))
+    return sign_manifest(manifest, bytes(32)).encode()
+
+
+def _manifest_sample(random: Random) -> bytes:
+    """A signed manifest, or one whose body was changed under the signature."""
+    data = _signed_manifest()
+    signed = decode_manifest(data)[0]
+    if random.random() < 0.5:
+        body = mutated(random, signed.body, data)[:600]
+        data = cbor.dumps([body, signed.key_id, signed.signature])
+    return data
+
+
+def _manifest(data: bytes) -> None:
+    """There is one form of a manifest, and no other passes; nor does a signature of anything else."""
+    signed, manifest = decode_manifest(data)
+    assert signed.encode() == data
+    assert encode_manifest(manifest) == signed.body
+    if data != _signed_manifest():
+        assert signature_fault(signed, [public_key_of(bytes(32))]) is not None
+
+
+def _boot_record_sample(random: Random) -> bytes:
+    content = boot_record.Content("0.2.0", "ab" * 32, "cd" * 32, 1000)
+    record = boot_record.BootRecord(
+        random.choice((0, 1, 1 << 62)), "A", "F", "B", "B", 1, 2, "why", {"A": content, "B": content}
+    )
+    data = boot_record.encode(record)
+    if random.random() < 0.7:  # damage that the CRC does not tell
+        body = mutated(random, data.split(b"\n")[1], data)
+        data = b"%08x\n%s\n" % (zlib.crc32(body), body)
+    return data
+
+
+def _boot_record(data: bytes) -> None:
+    """What is taken can be written, and something can always be booted from it."""
+    record = boot_record.decode(data)
+    if record is None:
+        return
+    assert boot_record.decode(boot_record.encode(record)) == record
+    chosen = boot_record.chosen(record, lambda _: True)
+    assert chosen.running == boot_record.FACTORY or chosen.running in chosen.contents
+    assert boot_record.chosen(record, lambda _: False).running == boot_record.FACTORY
+    assert chosen.spare in boot_record.SLOTS or (chosen.is_trial and not chosen.spare)
+
+
+def _update_record_sample(random: Random) -> bytes:
+    data = UpdateRecord(UpdateState.TRIAL, _signed_manifest(), "why").encode()
+    return mutated(random, data, data) if random.random() < 0.7 else data
+
+
+def _update_record(data: bytes) -> None:
+    record = decode_record(data)
+    assert decode_record(record.encode()) == record
+
+
+def _simulated_image(data: bytes) -> None:
+    image = decode_image(data)
+    assert decode_image(image.encode()) == image
 
 
 def _intents_sample(random: Random) -> bytes:
@@ -333,6 +413,10 @@ def stored() -> list[Decoder]:
         Decoder("part", storage, _part_sample, _part, 6.0),
         Decoder("store", (), _store_sample, _store, 10.0),
         Decoder("intents", (), _intents_sample, _intents, 4.0),
+        Decoder("manifest", (MessageError,), _manifest_sample, _manifest, 4.0),
+        Decoder("boot-record", (), _boot_record_sample, _boot_record, 2.0),
+        Decoder("update-record", storage, _update_record_sample, _update_record, 2.0),
+        Decoder("simulated-image", config, partial(text_sample, IMAGE_TEXT), _simulated_image, 4.0),
         Decoder("jobs", (), _job_record_sample, _jobs, 10.0),
         Decoder("tile", (MessageError,), _tile_sample, _tile, 2.0),
         Decoder("mask", (MessageError,), _tile_sample, _mask, 2.0),

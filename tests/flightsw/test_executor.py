@@ -14,16 +14,19 @@ from boards import profiles
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from boards.simulated.runner import SimulatedRunner
+from flightsw.component import Outcome
 from flightsw.compute import cloud_mask
 from flightsw.compute.budget import Budget
 from flightsw.compute.executor import STRIKES_MAX, Executor
 from flightsw.compute.inference import InferenceCache, ModelImage
+from flightsw.compute.job_commands import JobControl
 from flightsw.compute.jobs import JobTable
 from flightsw.compute.models import Models, Scrub
 from flightsw.config import InterfaceConfig, NodeConfig, SunInterval
+from flightsw.dictionary.accessors.jobs_names import Pause
 from flightsw.errors import BoardError, StorageError
 from flightsw.objects.store import ObjectStore, digest_of, object_name
-from flightsw.wire.messages import JobSpec, JobState
+from flightsw.wire.messages import CommandCode, JobSpec, JobState
 from hil.sim.disk import SimulatedDisk
 from hil.sim.loop import VirtualLoop
 
@@ -533,3 +536,114 @@ def test_an_attempt_whose_record_does_not_fit_is_not_taken():
         assert payload.ended == []
 
     flown(scene)
+
+
+# Held by command
+
+
+def control_of(payload):
+    return JobControl(payload.jobs, payload.executor, payload.models, payload.clock, payload.note)
+
+
+def order(payload, command, job=1):
+    """The outcome of JOBS.PAUSE or JOBS.RESUME."""
+    return control_of(payload).handlers()[command](Pause(job))
+
+
+def test_a_paused_job_stops_at_its_next_step_and_goes_on_when_it_is_resumed():
+    async def scene(payload):
+        job = payload.submit(spec())
+        await asyncio.sleep(1.5 * STEP_S)
+        assert order(payload, "PAUSE") == Outcome(CommandCode.OK, f"job 1 at step 1 of {cloud_mask.STEPS}")
+        await asyncio.sleep(STEP_S)
+        assert (job.state, job.step, job.saved_step) == (JobState.PAUSED, 2, 2)
+        assert payload.compute_w() == 0.0
+        assert control_of(payload).channels()["held"] == 1
+        payload.executor.wake()
+        await asyncio.sleep(10 * JOB_S)
+        assert payload.ended == [], "nothing but RESUME lets it go"
+        assert order(payload, "RESUME").code is CommandCode.OK
+        await asyncio.sleep(JOB_S)
+        payload.states_kept = [kept for kept in payload.states_kept if kept[0] != 2]
+        assert_undisturbed(payload, steps_run_count=cloud_mask.STEPS)
+
+    flown(scene)
+
+
+def test_another_job_runs_while_one_is_held():
+    async def scene(payload):
+        payload.store.put(tile(1))
+        payload.submit(spec(job_id=1, priority=0))
+        await asyncio.sleep(STEP_S / 2)
+        payload.submit(spec(job_id=2, number=1))
+        order(payload, "PAUSE")
+        await asyncio.sleep(2 * JOB_S)
+        assert [report.job_id for report in payload.ended] == [2]
+        order(payload, "RESUME")
+        await asyncio.sleep(JOB_S)
+        assert [report.job_id for report in payload.ended] == [2, 1]
+
+    flown(scene)
+
+
+def test_a_held_job_stays_held_over_a_power_cut_and_so_does_one_that_waits():
+    async def scene(payload):
+        payload.submit(spec(job_id=1))
+        missing = msgspec.structs.replace(spec(job_id=2), data=digest_of(b"not here"), data_bytes=8)
+        payload.submit(missing)
+        order(payload, "PAUSE", 1)
+        order(payload, "PAUSE", 2)
+        await payload.cut()
+        payload.boot()
+        payload.store.put(b"not here")
+        payload.executor.wake()
+        await asyncio.sleep(3 * JOB_S)
+        assert payload.ended == []
+        assert control_of(payload).channels()["held"] == 2
+        order(payload, "RESUME", 1)
+        await asyncio.sleep(JOB_S + 1)
+        assert [report.job_id for report in payload.ended] == [1]
+
+    flown(scene)
+
+
+def test_the_deadline_of_a_held_job_counts_on():
+    async def scene(payload):
+        payload.submit(spec(deadline_s=JOB_S))
+        order(payload, "PAUSE")
+        await asyncio.sleep(2 * JOB_S)
+        payload.executor.wake()
+        await asyncio.sleep(1)
+        (report,) = payload.ended
+        assert (report.state, report.detail) == (JobState.FAILED, "deadline passed on board")
+
+    flown(scene)
+
+
+def test_a_job_that_is_not_here_or_has_ended_cannot_be_held():
+    async def scene(payload):
+        assert order(payload, "PAUSE", 9) == Outcome(CommandCode.EXECUTION_ERROR, "job 9 is not here")
+        payload.submit(spec())
+        await asyncio.sleep(JOB_S + 1)
+        for command in ("PAUSE", "RESUME"):
+            assert order(payload, command).detail == "job 1 has ended: COMPLETED"
+
+    flown(scene)
+
+
+def test_a_hold_that_the_disk_does_not_take_changes_nothing():
+    async def scene(payload):
+        job = payload.submit(spec())
+        await asyncio.sleep(STEP_S / 2)
+        save, payload.jobs.save = payload.jobs.save, full_disk
+        assert order(payload, "PAUSE") == Outcome(CommandCode.EXECUTION_ERROR, "the disk is full")
+        assert not job.is_held
+        payload.jobs.save = save
+        await asyncio.sleep(JOB_S)
+        assert_undisturbed(payload)
+
+    flown(scene)
+
+
+def full_disk(job, now_ns):
+    raise StorageError("the disk is full")

@@ -175,6 +175,22 @@ def test_a_new_start_finds_what_the_last_one_left(tmp_path):
     again.close()
 
 
+def test_a_start_makes_durable_what_a_program_that_died_left_in_folders(tmp_path, monkeypatch):
+    disk = FileDisk(tmp_path / "disk", CAPACITY_BYTES)
+    disk.replace("logs/old", b"x")
+    disk.append("logs/new", b"1")  # the program dies before it syncs
+    disk.close()
+    synced = []
+    sync = files._sync
+    monkeypatch.setattr(files, "_sync", lambda path: (synced.append(path), sync(path)))
+    again = FileDisk(tmp_path / "disk", CAPACITY_BYTES)
+    again.append("logs/new", b"2")
+    again.sync("logs/new")
+    again.close()
+    assert tmp_path / "disk/logs" in synced, "else a power cut takes the name, and what was synced with it"
+    assert tmp_path / "disk" in synced
+
+
 def test_what_a_death_in_mid_replace_left_is_removed_and_the_old_content_stands(tmp_path, monkeypatch):
     disk = FileDisk(tmp_path / "disk", CAPACITY_BYTES)
     disk.replace("objects/ab", b"old")
@@ -275,6 +291,7 @@ def test_the_kernel_is_asked_in_the_order_that_survives_a_power_cut(tmp_path, ne
     new = files.TEMPORARY_SUFFIX
     assert seen == [
         ("mkdir", "."),
+        ("fsync", "."),
         ("mkdir", "objects"),
         ("fsync", "."),
         ("write", f"objects/ab{new}"),

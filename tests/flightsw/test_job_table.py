@@ -92,9 +92,14 @@ def test_a_rotten_record_is_dropped_and_counted_and_the_others_stay(disk):
     table = JobTable(disk, 8, 0)
     table.submit(spec(1), 0)
     table.submit(spec(2), 0)
-    disk.flip_bit("jobs/1", 99)
+    disk.flip_bit("jobs/1.a", 99)
+    again = JobTable(disk, 8, 0)
+    assert (sorted(again.jobs), again.unreadable_count) == ([1, 2], 0), "the other copy holds"
+    for copy in ("jobs/1.a", "jobs/1.b"):
+        disk.flip_bit(copy, 99)
     again = JobTable(disk, 8, 0)
     assert (sorted(again.jobs), again.unreadable_count) == ([2], 1)
+    assert not disk.names("jobs/1")
 
 
 def test_an_illegal_step_is_our_bug(disk):

@@ -52,6 +52,9 @@ def test_a_counter_rises_with_each_start_and_over_power_cuts():
 def test_a_damaged_counter_goes_on_where_none_can_have_been():
     disk = SimulatedDisk(10_000, random.Random(1))
     raise_counter(disk, "starts")
-    disk.flip_bit("starts", 80)
+    disk.flip_bit("starts.a", 80)
+    assert raise_counter(disk, "starts") == 2, "the other copy holds"
+    for copy in ("starts.a", "starts.b"):
+        disk.flip_bit(copy, 80)
     assert raise_counter(disk, "starts") == DAMAGED_START + 1
     assert raise_counter(disk, "starts") == DAMAGED_START + 2

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from flightsw.errors import StorageError
 from flightsw.net.replay import LOG_NAME, LOGGED_MAX, Flow, ReplayGuard, ReplayWindow
+from flightsw.storage.state_log import StateLog
 from hil.sim.disk import SimulatedDisk
+from hil.sim.faulty_disk import FaultyDisk
 
 COMMANDS, BEACONS = 1, 2
 FLOW = Flow(1, COMMANDS, 1)
@@ -126,7 +128,7 @@ def test_the_log_is_written_anew_and_forgets_destroyed_keys_only() -> None:
     known.remove(2)
     for number in range(LOGGED_MAX + 2):
         assert one.accept(FLOW, number)
-    assert len(medium.read(LOG_NAME)) < 1000
+    assert len(medium.read(f"{LOG_NAME}.a")) < 1000
     again = guard(medium)
     assert not again.accept(FLOW, LOGGED_MAX), "remembered"
     assert not again.accept(FLOW, 5), "below the floor"
@@ -147,9 +149,38 @@ def test_what_the_disk_does_not_take_is_not_accepted_and_may_come_again() -> Non
 def test_a_record_that_is_none_stops_the_boot_instead_of_opening_the_window() -> None:
     medium = disk()
     guard(medium).accept(FLOW, 1)
-    from flightsw.storage.records import seal
-
-    medium.append(LOG_NAME, seal(b"\x81\x01"))
-    medium.sync(LOG_NAME)
+    log = StateLog(medium, LOG_NAME)
+    log.append(b"\x81\x01")
+    log.sync()
     with pytest.raises(StorageError, match="does not decode"):
         guard(medium)
+
+
+def test_numbers_that_the_disk_lost_in_both_copies_let_nothing_older_pass() -> None:
+    medium = disk()
+    one = guard(medium)
+    for number in (1, 5, 9):
+        one.accept(FLOW, number)
+    entry_bytes = len(medium.read("replay.a")) // 3
+    for copy in ("replay.a", "replay.b"):
+        medium.flip_bit(copy, 8 * (entry_bytes + 20))
+    for start in range(2):
+        again = guard(medium)
+        assert not any(again.accept(FLOW, number) for number in range(10)), f"start {start}"
+    assert again.accept(FLOW, 10)
+
+
+def test_a_log_that_cannot_be_written_anew_goes_on() -> None:
+    medium = FaultyDisk(1 << 22, random.Random(1))
+    one = guard(medium)
+    for number in range(LOGGED_MAX):
+        free_bytes = medium.free_bytes()
+        assert one.accept(FLOW, number)
+    medium.fill(free_bytes - medium.free_bytes())  # room for one record more
+    assert one.accept(FLOW, LOGGED_MAX)
+    assert one.unsaved_count == 1
+    medium.unfill()
+    assert one.accept(FLOW, LOGGED_MAX + 1)
+    medium.power_cut()
+    again = guard(medium)
+    assert not any(again.accept(FLOW, LOGGED_MAX + extra) for extra in range(2))

@@ -290,7 +290,8 @@ def test_a_replay_has_no_effect_in_the_same_boot_and_after_a_power_cut() -> None
         assert rig.executed() == [1]
         assert rig.node.agent.counters.bundles_duplicate_count == 1
         await rig.cut()
-        rig.disk.remove("commands.log")  # what else would know the command
+        for name in rig.disk.names("commands"):
+            rig.disk.remove(name)  # what else would know the command
         rig.inject(data)
         await asyncio.sleep(5)
         assert rig.executed() == [1]

@@ -92,7 +92,7 @@ class World:
         return new + polled
 
     def round(self, now_s):
-        self.cluster.refresh_routes(now_s * S)
+        self.cluster.reach.refresh(now_s * S)
         self.cluster.round(now_s * S)
         return self.take(now_s)
 
@@ -231,7 +231,7 @@ def test_the_promise_is_on_record_before_anything_leaves(single):
     job = single.submit()
     assert single.take(0) == []
     assert single.row().state == "ACCEPTED"
-    single.cluster.refresh_routes(0)
+    single.cluster.reach.refresh(0)
     single.cluster.round(0)
     out = single.cluster.take_outgoing()
     assert out
@@ -672,7 +672,7 @@ def test_a_lost_command_is_repeated_under_its_number(single):
 def test_an_attempt_whose_submission_was_never_answered_is_given_up(single):
     """A submission lives in whole seconds, so it can expire a little before the deadline."""
     single.submit(deadline_s=600)
-    single.cluster.refresh_routes(S // 2)
+    single.cluster.reach.refresh(S // 2)
     single.cluster.round(S // 2)
     single.cluster.round(599 * S)
     assert single.row().attempt == 1

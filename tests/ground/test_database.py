@@ -8,6 +8,7 @@ import ground.archive
 import ground.cluster
 import ground.ledger
 import ground.membership
+import ground.reach
 import ground.scheduler
 import ground.segment
 from flightsw.errors import ConfigError, StorageError
@@ -114,6 +115,7 @@ OWNERS = {
     "archive": ground.archive,
     "cluster": ground.cluster,
     "membership": ground.membership,
+    "reach": ground.reach,
     "scheduler": ground.scheduler,
     "segment": ground.segment,
 }

@@ -245,9 +245,9 @@ def test_the_command_line_commands_a_node_and_shows_the_fleet(lab):
 
     for arguments, why in [
         (("sat-09", "NODE.NOOP"), "command: node is 'sat-09', expected one of sat-01"),
-        (("sat-01", "NODE.EXPLODE"), "command: opcode is 'NODE.EXPLODE', expected one of "),
-        (("sat-01", "JOBS.CANCEL", "x", "1"), "JOBS.CANCEL: job_id is 'x', expected int"),
-        (("sat-01", "OBJECTS.REMOVE", "xyz"), "OBJECTS.REMOVE: digest is 'xyz', expected bytes"),
+        (("sat-01", "NODE.EXPLODE"), "opcode is 'NODE.EXPLODE', expected one of "),
+        (("sat-01", "JOBS.CANCEL", "x", "1"), "JOBS.CANCEL: job is 'x', expected u64"),
+        (("sat-01", "OBJECTS.REMOVE", "xyz"), "OBJECTS.REMOVE: digest is 'xyz', expected hexadecimal digits or @FILE"),
     ]:
         code, printed, errors = lab.flatrack("command", *arguments, "--control", lab.control)
         assert (code, printed) == (2, "")

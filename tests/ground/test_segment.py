@@ -15,6 +15,7 @@ from flightsw.objects.store import ObjectStore, digest_of
 from flightsw.objects.transfers import Transfers
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
+    SERVICE_DATA,
     SERVICE_EVENT,
     SERVICE_JOB,
     SERVICE_OBJECT,
@@ -23,13 +24,16 @@ from flightsw.wire.messages import (
     Command,
     CommandCode,
     Event,
-    Housekeeping,
     JobReport,
     JobReportAck,
     JobSpec,
     JobState,
     Mode,
     ObjectQuery,
+    Packets,
+    PacketValues,
+    Playback,
+    PlaybackAck,
     Severity,
     Stage,
     Verification,
@@ -67,7 +71,7 @@ class Peer:
         self.clock = clock
         self.is_working = is_working
         self.job = None
-        self.executed, self.acknowledged = [], []
+        self.executed, self.acknowledged, self.erased = [], [], []
 
     def say(self, service, message, reliable=True):
         payload = message if isinstance(message, bytes) else encode_message(message)
@@ -85,6 +89,8 @@ class Peer:
                     self.executed.append(message.command_id)
                     self.job = job_spec(message.arguments[0]) if message.opcode == "JOBS.SUBMIT" else self.job
                 self.say(SERVICE_COMMAND, Verification(NODE, message.command_id, Stage.COMPLETED, CommandCode.OK))
+            case PlaybackAck():
+                self.erased.append((message.boot_count, message.number))
             case JobReportAck():
                 self.acknowledged.append((message.job_id, message.attempt))
             case _:
@@ -121,6 +127,10 @@ class Peer:
             software="1",
         )
         self.say(SERVICE_JOB, report)
+
+
+def packets(node, sequence=1):
+    return Packets(node, 1, sequence, 60_000, (PacketValues("JOBS.HK", (0, 0)),))
 
 
 class Bench:
@@ -237,19 +247,40 @@ def test_a_command_leaves_at_once_and_its_chain_ends():
     virtual(scenario)
 
 
-def test_beacons_housekeeping_and_events_reach_membership_and_archive():
+def test_beacons_packets_and_events_reach_membership_and_archive():
     async def scenario():
         bench = Bench()
         ground = bench.start()
         bench.peer.beacon()
-        bench.peer.say(SERVICE_TELEMETRY, Housekeeping(NODE, 1, 60, ()), reliable=False)
+        bench.peer.say(SERVICE_TELEMETRY, packets(NODE), reliable=False)
         bench.peer.say(SERVICE_EVENT, Event(NODE, 1, 1, 0, Severity.FATAL, "node", "NODE RESET", "why"))
         await asyncio.sleep(1)
         assert ground.membership.members[NODE].beacon is not None
         assert ground.archive.beacons_count() == 1
         assert [row[3:] for row in ground.archive.events()] == [("node", "NODE RESET", "why")]
-        assert [record for _, record in ground.archive.housekeeping(NODE, 0, 2 * S)] == [Housekeeping(NODE, 1, 60, ())]
+        assert [row.message for row in ground.archive.packets(NODE)] == [packets(NODE)]
         assert ground.bad_messages_count == 0
+        await bench.close()
+
+    virtual(scenario)
+
+
+def test_a_segment_of_a_recorder_is_acknowledged_when_it_is_on_record_and_kept_once_when_it_comes_again():
+    async def scenario():
+        bench = Bench()
+        ground = bench.start()
+        event = Event(NODE, 1, 1, 0, Severity.FATAL, "NODE", "RESET", "why")
+        records = tuple(
+            map(encode_message, (packets(NODE), event, packets(OTHER), Event(OTHER, *event.__reduce__()[1][1:])))
+        )
+        for _ in range(2):
+            bench.peer.say(SERVICE_DATA, Playback(NODE, 1, 7, (*records, b"\xff")))
+            await asyncio.sleep(1)
+        assert bench.peer.erased == [(1, 7), (1, 7)]
+        assert [(row.recorded, row.message) for row in ground.archive.packets(NODE)] == [(True, packets(NODE))]
+        assert [row[1] for row in ground.archive.events()] == [NODE]
+        assert ground.archive.packets(OTHER) == [], "nobody records for another"
+        assert ground.intake.refused_count == 6
         await bench.close()
 
     virtual(scenario)
@@ -270,8 +301,11 @@ FOREIGN = [
     (SERVICE_JOB, SPEC, f"JobSpec {NOT_OWN}"),
     (SERVICE_JOB, Verification(NODE, 1, Stage.COMPLETED, CommandCode.OK), "Verification at service 5"),
     (SERVICE_TELEMETRY, Event(NODE, 1, 1, 0, Severity.FATAL, "node", "RESET", ""), "Event at service 2"),
-    (SERVICE_TELEMETRY, Housekeeping(OTHER, 1, 60, ()), f"Housekeeping {NOT_OWN}"),
+    (SERVICE_TELEMETRY, packets(OTHER), f"Packets {NOT_OWN}"),
     (SERVICE_EVENT, ObjectQuery(b"q" * 32, 5), f"ObjectQuery {NOT_OWN}"),
+    (SERVICE_DATA, Playback(OTHER, 1, 1, ()), f"Playback {NOT_OWN}"),
+    (SERVICE_TELEMETRY, Playback(NODE, 1, 1, ()), "Playback at service 2"),
+    (SERVICE_DATA, packets(NODE), "Packets at service 6"),
     (SERVICE_JOB, b"\xff no message", None),
 ]
 

@@ -205,7 +205,8 @@ def a_reset_forgets_executed_commands(patch: MonkeyPatch) -> None:
     begin = Commands.__init__
 
     def fresh(self: Commands, node: int, disk: Any, *rest: Any) -> None:
-        disk.remove(LOG_NAME)
+        for copy in disk.names(f"{LOG_NAME}."):
+            disk.remove(copy)
         begin(self, node, disk, *rest)
 
     patch.setattr(Commands, "__init__", fresh)

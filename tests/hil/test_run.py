@@ -4,6 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from flightsw.dictionary import flight_dictionary
 from ground.archive import Archive
 from hil.bench.execute import execute
 from hil.bench.folder import RUN_FILE, load_identity
@@ -46,20 +47,22 @@ def test_a_run_leaves_what_it_says_it_leaves(done):
     assert (folder / RUN_FILE).read_text().endswith("\n")
 
 
-def test_beacons_and_housekeeping_are_in_the_archive(done):
+def test_beacons_packets_and_events_are_in_the_archive(done):
     _, folder = done
     archive = Archive(folder / "archive.db")
     beacons = archive.beacons(FIRST_NODE, 0, 2**62)
-    records = archive.housekeeping(FIRST_NODE, 0, 2**62)
+    rows = archive.packets(FIRST_NODE)
     events = archive.events(FIRST_NODE)
     archive.close()
     assert beacons
     assert max(beacon.boot_count for _, beacon in beacons) == 2, "the reset node must have been heard from both boots"
-    _, last = records[-1]
-    assert [one.component for one in last.components] == ["NODE", "MODE", "JOBS", "OBJECTS", "KEYS"]
-    jobs = {one.component: one for one in last.components}["JOBS"]
-    assert jobs.command_count >= 1
-    assert dict(jobs.values)["running"] in (0, 1)
+    packets = {packet.name: packet for row in rows for packet in row.message.packets}
+    assert {"NODE.HK", "MODE.HK", "JOBS.HK", "OBJECTS.HK", "KEYS.HK"} <= packets.keys()
+    jobs = dict(zip(flight_dictionary().packets["JOBS.HK"].channels, packets["JOBS.HK"].values, strict=True))
+    assert jobs["JOBS.cmdpc"] >= 1
+    assert jobs["JOBS.running"] in (0, 1)
+    numbers = [(row.message.boot_count, row.message.sequence) for row in rows]
+    assert numbers == sorted(set(numbers))
     assert any("RESET" in str(event) for event in events)
 
 
@@ -75,7 +78,7 @@ def test_a_crash_of_flight_code_is_a_verdict_with_its_traceback_and_the_run_is_k
     def stumble(self, now_ns):
         raise AssertionError("planted")
 
-    monkeypatch.setattr("flightsw.node.Node._send_reports", stumble)
+    monkeypatch.setattr("flightsw.node.Node._send_beacon", stumble)
     outcome = execute(load(str(EXAMPLE)), seed=3, folder=tmp_path).outcome
     assert not outcome.passed
     assert "planted" in (tmp_path / "crash.txt").read_text()

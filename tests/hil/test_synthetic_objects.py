@@ -228,6 +228,7 @@ def test_node_and_ground_declare_the_padding_of_what_transfers_send() -> None:
         stub.transfers = Transfers(store, local=1)
         stub.transfers.push(synthetic.digest, 2, 0)
         stub.endpoint = SimpleNamespace(send=lambda *_, padding_bytes, to=sent, **__: to.append(padding_bytes))
+        stub.agent = SimpleNamespace(departed=[])
         stub.cluster, stub._clock = MagicMock(), LoopClock(lambda: 0, 0)
         act(stub, 0) if shell is Node else act(stub)
         assert sent == [16_384, 16_384, 7_232]

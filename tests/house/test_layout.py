@@ -14,14 +14,15 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 MODULE_LINES_MAX = 500  # what is longer has more than one subject
 FUNCTION_LINES_MAX = 80  # a screen
-CODE_IN_INIT = ("boards/profiles/__init__.py",)
+CODE_IN_INIT = ("boards/profiles/__init__.py", "flightsw/dictionary/__init__.py")
 """The loader lies with its TOML files; nothing below it needs to be imported without it."""
 
 STANDARD_NAMES = ("hil/sim/trace.py",)
 """The field's word wins: a run has a trace, and a module of a package hides none at the top level."""
 
-BROAD_HANDLERS = ("hil/bench/soak.py", "hil/sim/loop.py")
-"""A soak counts a crash as an outcome; the loop keeps a callback's error and ends the run with it."""
+BROAD_HANDLERS = ("hil/bench/soak.py", "hil/powercut/outcomes.py", "hil/sim/loop.py")
+"""A soak counts a crash as an outcome, and power cuts an error of a store; the loop keeps a callback's error and ends
+the run with it."""
 
 LIMIT_NAME = re.compile(r"_(MAX|MIN)$")
 
