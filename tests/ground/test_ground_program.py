@@ -147,6 +147,9 @@ class Lab:
         print(self.errors())  # shown with a test that fails
 
 
+SAFE_MINUTE = Path(__file__).resolve().parents[2] / "examples" / "sequences" / "safe-minute.seq"
+
+
 @pytest.fixture
 def lab(tmp_path):
     made = Lab(tmp_path)
@@ -255,6 +258,44 @@ def test_the_command_line_commands_a_node_and_shows_the_fleet(lab):
         assert errors.count("\n") == 1
     code, _, errors = lab.flatrack("status", "--control", lab.folder / "nobody")
     assert (code, errors.count("\n")) == (2, 1)
+    assert lab.errors() == ""
+
+
+def test_what_the_console_flies_a_running_ground_answers_too(lab):
+    """Each command that asks a ground, over a control socket, of a node that is a program of its own."""
+    lab.join()
+    lab.start_node()
+    lab.start_ground()
+
+    async def is_there():
+        async with users(lab) as peer:
+            await until(peer, is_alive, "nodes")
+
+    def asked(*arguments, code=0):
+        got, printed, errors = lab.flatrack(*arguments, "--control", lab.control)
+        assert (got, errors) == (code, ""), printed
+        return printed
+
+    asyncio.run(is_there())
+    refused = asked("command", "sat-01", "NODE.POWER_CYCLE", code=1)
+    assert "FAILED NOT_ARMED NODE.POWER_CYCLE is hazardous" in refused
+    assert "COMPLETED" in asked("command", "sat-01", "PARAMETERS.SET", "parameter=MODE.safe_enter", "value=0.2")
+    assert "COMPLETED" in asked("command", "sat-01", "TELEMETRY.SEND", "packet=PARAMETERS.HK")
+
+    async def is_told():
+        async with users(lab) as peer:
+            await until(peer, bool, "telemetry", "sat-01", "PARAMETERS.version")
+
+    asyncio.run(is_told())
+    assert asked("telemetry", "sat-01", "PARAMETERS.version").split()[1] == "1"
+    assert "PARAMETERS.ACTIVATED: version 1: MODE.safe_enter=0.2" in asked("events", "sat-01")
+    loaded = asked("sequence", "load", "sat-01", SAFE_MINUTE, "--start")
+    assert "SEQUENCES.START COMPLETED" in loaded
+    assert "safe-minute" in asked("sequence", "status", "sat-01", "safe-minute")
+    assert "round trip" in asked("time", "sat-01")
+    audited = asked("audit", "sat-01")
+    assert "opcode=PARAMETERS.SET origin=ground" in audited
+    assert "the chain holds up to record" in audited
     assert lab.errors() == ""
 
 
