@@ -285,8 +285,10 @@ class Limits:
         except StorageError as error:
             self._lost.append(("LIMITS.STATES_LOST", str(error)))
             return
-        if digest != self.rules.digest:
-            return  # of another set, whose rules are others
+        if digest != self.rules.digest:  # of another set, whose rules are others
+            if data is not None:  # nor must they come back with that set, once it is loaded again
+                self._save_states()
+            return
         for rule, standing in zip(self.rules.rules, self._standings, strict=True):
             standing.state = states.get(rule.name, rule.state)
 
