@@ -21,7 +21,7 @@ from hil.bench.run import Bench, Operator
 from hil.bench.scenario import ElementsOrbit, Scenario, link_names
 from hil.bench.workload import Workload
 from hil.channel.relay import Observer
-from hil.faults.plan import draw
+from hil.faults.drawing import draw
 from hil.imagery.mosaic import save_mosaic
 from hil.sim.streams import Streams
 

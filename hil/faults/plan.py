@@ -1,16 +1,10 @@
-"""Faults as data: what strikes what, and when. Written in a scenario, or drawn at random from named streams.
+"""Faults as data: what strikes what, and when. Written in a scenario, or drawn at random (`hil.faults.drawing`)."""
 
-A drawn plan takes its own *rates* first and then its faults (swarm testing, after TigerBeetle's simulator): one seed is
-quiet but for resets, the next has rotten links only, so that rare combinations are met.
-"""
-
-from collections.abc import Callable, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from flightsw.config import NonNegative, Positive, Share
-from flightsw.ports import Random
 
 
 class NodeReset(
@@ -167,79 +161,3 @@ NodeTrouble = WorkerHang | ComponentHang | SensorFault | LatchUp | Heat | DiskFu
 """What strikes the surroundings of one node."""
 
 Fault = NodeReset | LinkOutage | LinkDegraded | WeightUpset | ObjectRot | BootLoop | NodeTrouble
-
-RESETS_MAX: Final = 4
-OUTAGES_MAX: Final = 6
-DEGRADED_MAX: Final = 6
-UPSETS_MAX: Final = 12
-ROTS_MAX: Final = 3
-"""Most faults of each kind in one drawn plan: harsh, yet a cluster that heals must still finish its jobs."""
-
-
-def draw(
-    stream: Callable[[str], Random],
-    nodes: Sequence[str],
-    links: Sequence[str],
-    start_s: float,
-    end_s: float,
-) -> tuple[Fault, ...]:
-    """A random plan.
-
-    Args:
-        stream: named streams of the run's seed; each kind of fault draws from its own.
-        nodes, links: names that may be struck.
-        start_s, end_s: faults begin in this interval; nothing begins after it, so that the cluster can converge.
-
-    Returns:
-        Faults sorted by their time.
-    """
-    faults: list[Fault] = []
-
-    def times(kind: str, most: int) -> tuple[Random, list[float]]:
-        random = stream(kind)
-        count = random.randint(0, most) if random.random() < 0.75 else 0
-        return random, [round(random.uniform(start_s, end_s), 3) for _ in range(count)]
-
-    random, at = times("node_reset", RESETS_MAX)
-    for at_s in at:
-        cause = random.choice(("POWER_CYCLE", "WATCHDOG", "EXCEPTION"))
-        when = random.choice(("now", "job_running"))
-        faults.append(
-            NodeReset(
-                node=random.choice(nodes),
-                at_s=at_s,
-                when=when,  # type: ignore[arg-type]
-                cause=cause,  # type: ignore[arg-type]
-                off_s=round(random.uniform(5, 120), 3),
-            )
-        )
-    random, at = times("link_outage", OUTAGES_MAX)
-    faults += [
-        LinkOutage(link=random.choice(links), at_s=at_s, duration_s=round(random.uniform(10, 900), 3)) for at_s in at
-    ]
-    random, at = times("link_degraded", DEGRADED_MAX)
-    faults += [
-        LinkDegraded(
-            link=random.choice(links),
-            at_s=at_s,
-            duration_s=round(random.uniform(30, 900), 3),
-            bit_error_rate=random.choice((0.0, 1e-6, 1e-5, 1e-4)),
-            loss=round(random.choice((0.0, 0.01, 0.1, 0.3)) * random.random(), 4),
-            duplicate=round(random.choice((0.0, 0.2)) * random.random(), 4),
-            reorder=round(random.choice((0.0, 0.2)) * random.random(), 4),
-        )
-        for at_s in at
-    ]
-    random, at = times("weight_upset", UPSETS_MAX)
-    faults += [
-        WeightUpset(
-            node=random.choice(nodes),
-            at_s=at_s,
-            bits=random.randint(1, 3),
-            when=random.choice(("now", "job_running")),
-        )
-        for at_s in at
-    ]
-    random, at = times("object_rot", ROTS_MAX)
-    faults += [ObjectRot(node=random.choice(nodes), at_s=at_s) for at_s in at]
-    return tuple(sorted(faults, key=lambda fault: fault.at_s))
