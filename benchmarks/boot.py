@@ -12,7 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -91,39 +94,75 @@ class _Ears:
 
 
 async def _boot(folder: Path, loop: PacedLoop) -> tuple[float, int]:
+    async with started(folder, loop) as node:
+        boot_s = await node.beacon - node.started_s
+        node.process.terminate()
+        _, _, usage = os.wait4(node.process.pid, 0)
+        node.process.returncode = 0  # it is waited for
+    return boot_s, usage.ru_maxrss * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A node as a program.
+
+    Attributes:
+        process: it.
+        started_s: when it was started, of `time.perf_counter` [s].
+        beacon: when its first beacon came [s].
+        heard: messages that came, by their types.
+    """
+
+    process: subprocess.Popen[bytes]
+    started_s: float
+    beacon: asyncio.Future[float]
+    heard: Counter[str]
+
+
+@asynccontextmanager
+async def started(folder: Path, loop: PacedLoop, periods: str = "tick_period_s = 0.01") -> AsyncIterator[Started]:
+    """A new node on an empty disk, on a pseudo-terminal; it is ended at the end.
+
+    Args:
+        folder: for its files.
+        loop: the running one.
+        periods: further settings of `node`, as TOML.
+    """
     wire = PtyWire()
-    heard: asyncio.Future[float] = loop.create_future()
+    beacon: asyncio.Future[float] = loop.create_future()
+    messages: Counter[str] = Counter()
 
     def on_delivery(delivery: Delivery) -> None:
-        if not heard.done() and isinstance(decode_message(delivery.payload), Beacon):
-            heard.set_result(time.perf_counter())
+        message = decode_message(delivery.payload)
+        messages[type(message).__name__] += 1
+        if not beacon.done() and isinstance(message, Beacon):
+            beacon.set_result(time.perf_counter())
 
     agent = BundleAgent(GROUND, PLAN, RADIO, session_base=1 << 32)
     endpoint = Endpoint(HostClock(loop, 0), _Ears(wire), agent, on_delivery)
     endpoint.flush()
-    _write_settings(folder, wire.url, loop.zero_utc_ns)
+    _write_settings(folder, wire.url, loop.zero_utc_ns, periods)
     started_s = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "boards", "--config", str(folder / "node.toml")], stdout=subprocess.DEVNULL
     )
     try:
         async with asyncio.timeout(PATIENCE_S):
-            boot_s = await heard - started_s
+            await beacon
+        yield Started(process, started_s, beacon, messages)
     finally:
         process.terminate()
-        _, _, usage = os.wait4(process.pid, 0)
-        process.returncode = 0  # it is waited for
+        process.wait()
         await endpoint.close()
-    return boot_s, usage.ru_maxrss * 1024
 
 
-def _write_settings(folder: Path, url: str, zero_utc_ns: int) -> None:
+def _write_settings(folder: Path, url: str, zero_utc_ns: int, periods: str) -> None:
     save_keys(folder / "node.keys", derived_rings(bytes(32), (NODE,), GROUND)[NODE], [GROUND])
     (folder / "plan.json").write_bytes(encode_plan(PLAN))
     (folder / "world.json").write_text(json.dumps({"sun": [[0, 1 << 60]], "sunlight": [1.0], "step_s": 1.0}))
     (folder / "node.toml").write_text(f"""
 plan = "plan.json"
-node = {{ node = {NODE}, name = "node", interfaces = [{{ index = 0, name = "radio" }}], tick_period_s = 0.01 }}
+node = {{ node = {NODE}, name = "node", interfaces = [{{ index = 0, name = "radio" }}], {periods} }}
 board = {{ kind = "simulated", profile = "raspberry-pi-5", world = "world.json" }}
 clock = {{ zero_utc_ns = {zero_utc_ns}, epoch_utc_ns = 0 }}
 link = {{ url = "{url}" }}

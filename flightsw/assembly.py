@@ -3,7 +3,7 @@
 Machines know each other only through what is passed here. The shell (`flightsw.node`) drives them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -13,6 +13,7 @@ from flightsw.compute.budget import Budget
 from flightsw.compute.executor import Executor
 from flightsw.compute.job_commands import JobControl
 from flightsw.compute.jobs import Job, JobTable
+from flightsw.compute.model_commands import ModelControl
 from flightsw.compute.models import Models
 from flightsw.compute.results import Results
 from flightsw.compute.scrubbing import Scrubber
@@ -208,6 +209,7 @@ class Assembly:
             on_end=hooks.job_ended,
             on_upset=self.scrubber.struck,
             log=ports.log,
+            parameter=self.parameters.value,
         )
 
         def take_parameters() -> None:
@@ -312,6 +314,7 @@ class Assembly:
             self.schedule,
             self.recorder,
             self.parameters,
+            ModelControl(self.models, self.scrubber, self.executor),
             self.limits,
             SequenceControl(self.sequences, hooks.dump),
             self.supervision,
@@ -326,12 +329,12 @@ class Assembly:
         self.components = tuple(sorted((*parts, self.commands), key=lambda part: places[part.name]))
         """In the dictionary's order."""
         readers: dict[str, Callable[[], Scalar]] = {
-            "OBJECTS.free_bytes": self.disk.free_bytes,
-            "OBJECTS.rotten": lambda: self.store.rotten_count,
-            "JOBS.failures": lambda: self.executor.failures_count,
-            "JOBS.models_repaired": lambda: self.models.repaired_count,
-            "EVENTS.suppressed": lambda: self.events.suppressed_count,
-            "KEYS.refused": lambda: sum(self.agent.counters.security_refused.values()),
+            "OBJECTS.free_bytes": ports.disk.free_bytes,
+            "OBJECTS.rotten": partial(getattr, self.store, "rotten_count"),
+            "JOBS.failures": partial(getattr, self.executor, "failures_count"),
+            "JOBS.models_repaired": partial(getattr, self.models, "repaired_count"),
+            "EVENTS.suppressed": partial(getattr, self.events, "suppressed_count"),
+            "KEYS.refused": partial(_sum, self.agent.counters.security_refused),
         }
         self.samples = Samples(self.mode_control, self.components, readers)
         """What limit rules watch."""
@@ -374,6 +377,10 @@ def initial_values(config: NodeConfig) -> dict[str, Any]:
         "TELEMETRY.beacon_period_s": config.beacon_period_s,
         "TELEMETRY.housekeeping_period_s": config.housekeeping_period_s,
     }
+
+
+def _sum(counts: Mapping[str, int]) -> int:
+    return sum(counts.values()) if counts else 0
 
 
 def _power_limits(parameter: Callable[[str], Any]) -> PowerLimits:

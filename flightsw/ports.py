@@ -149,6 +149,10 @@ class Model(Protocol):
         """Name of an object of the loaded bytes as they are now (`flightsw.objects.digest`)."""
         ...
 
+    def guard_weights(self) -> int:
+        """Bring back weights that left the range they had when it was loaded; returns how many had."""
+        ...
+
 
 class Runner(Protocol):
     """Runs the steps of jobs: inline on modelled time, or in a worker process on a real kind."""

@@ -123,13 +123,17 @@ def advance(state: CloudMaskState, tile: DnTile, image: ModelImage, cache: Infer
     height, width = tile.shape[:2]
     if state.logit_sum.shape != (height, width):
         raise StorageError(f"checkpoint: of a tile {state.logit_sum.shape}; expected {(height, width)}")
-    padding = [(0, -height % NETWORK_STRIDE_PX), (0, -width % NETWORK_STRIDE_PX), (0, 0)]
-    reflectance = np.pad(tile, padding, mode="edge").astype(np.float32) / np.float32(REFLECTANCE_DN)
-    turned = _turn(reflectance, state.step)
-    batch = np.ascontiguousarray(np.moveaxis(turned, -1, 0)[None])
-    logits = _turn_back(image.run(batch, cache)[0, 0], state.step)[:height, :width]
+    logits = turn_back(image.run(network_input(tile, state.step), cache)[0, 0], state.step)[:height, :width]
     with np.errstate(all="ignore"):  # a struck model may add infinities of both signs
         return CloudMaskState(state.step + 1, state.logit_sum + logits)
+
+
+def network_input(tile: DnTile, turn: int) -> NDArray[np.float32]:
+    """Return what the network is asked in a step, ``(1, 4, h, w)`` reflectances; h and w are multiples of 4."""
+    height, width = tile.shape[:2]
+    padding = [(0, -height % NETWORK_STRIDE_PX), (0, -width % NETWORK_STRIDE_PX), (0, 0)]
+    reflectance = np.pad(tile, padding, mode="edge").astype(np.float32) / np.float32(REFLECTANCE_DN)
+    return np.ascontiguousarray(np.moveaxis(_turn(reflectance, turn), -1, 0)[None])
 
 
 def finish(state: CloudMaskState, tile: DnTile) -> CloudMaskResult:
@@ -145,6 +149,12 @@ def finish(state: CloudMaskState, tile: DnTile) -> CloudMaskResult:
         mask_bytes=encode_mask(mask),
         product_bytes=encode_tile(product),
     )
+
+
+def turn_back(picture: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
+    """Return the network's answer ``(h, w)`` in a step as the tile lies."""
+    unmirrored = picture[:, ::-1] if turn >= 4 else picture
+    return np.rot90(unmirrored, -(turn % 4), (0, 1))
 
 
 def encode_tile(tile: DnTile) -> bytes:
@@ -202,12 +212,6 @@ def _turn(picture: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
     """Return a picture under one of the eight symmetries: rotated, then mirrored left to right from the fifth on."""
     rotated = np.rot90(picture, turn % 4, (0, 1))
     return rotated[:, ::-1] if turn >= 4 else rotated
-
-
-def _turn_back(picture: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
-    """Undo `_turn`."""
-    unmirrored = picture[:, ::-1] if turn >= 4 else picture
-    return np.rot90(unmirrored, -(turn % 4), (0, 1))
 
 
 def _split(data: bytes, magic: bytes, what: str) -> tuple[int, int, int, bytes]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from flightsw.compute.budget import Budget, Verdict
 from flightsw.compute.jobs import FINAL_STATES, Job, JobTable
@@ -11,6 +11,7 @@ from flightsw.config import NodeConfig
 from flightsw.errors import BoardError, ConfigError, SensorError, StorageError, WireError
 from flightsw.objects.store import ObjectStore
 from flightsw.ports import Board, Clock, Log, Model, Runner
+from flightsw.storage.voting import agreed
 from flightsw.wire.messages import JobReport, JobState
 
 STRIKES_MAX: Final = 8
@@ -38,6 +39,7 @@ class Executor:
         on_end: called when an attempt has its report.
         on_upset: called with (digest, scrub result) when weights did not hold.
         log: the on-board log.
+        parameter: values of MODELS, which measures against strikes are on.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Executor:
         on_end: Callable[[Job], None],
         on_upset: Callable[[bytes, Scrub], None],
         log: Log,
+        parameter: Callable[[str], Any],
     ) -> None:
         self._config = config
         self._clock = clock
@@ -70,11 +73,16 @@ class Executor:
         self._on_end = on_end
         self._on_upset = on_upset
         self._log = log
+        self._parameter = parameter
         self._wake = asyncio.Event()
         self.load_w = 0.0
         """What the running step draws on top of idle, by the board's profile [W]."""
         self.failures_count = 0
         """Jobs that ended FAILED before their deadline."""
+        self.disagreed_count = 0
+        """Steps that came out differently when computed twice."""
+        self.outvoted_count = 0
+        """Results that needed a third vote."""
         self._hangs: dict[tuple[int, int], int] = {}
         """(job, attempt) -> times that the worker hung in it."""
         self._owed = 0
@@ -155,6 +163,8 @@ class Executor:
         spec = job.spec
         try:
             loaded = self._load(job)
+            if loaded is not None and self._is_struck(job):
+                loaded = self._load(job)
             if loaded is None:
                 return True  # it waits for its objects now; another job may run
             model, data = loaded
@@ -171,6 +181,8 @@ class Executor:
             self._end(job, JobState.FAILED, f"storage: {error}")
         except (WireError, ConfigError) as error:
             self._end(job, JobState.FAILED, f"input: {error}")
+        except BoardError as error:
+            self._end(job, JobState.FAILED, f"board: {error}")
         finally:
             self._draw(0.0)
         return True
@@ -179,11 +191,12 @@ class Executor:
         """Step through a job; False when it had to pause."""
         spec = job.spec
         strikes = 0
+        first: bytes | None = None
         loads_count = self._models.loads_count(spec.model)
         while job.step < spec.steps_count:
             verdict = self._verdict(step_w, step_s)
             if job.is_held or not verdict.allowed:
-                if self._sound(job, loads_count):
+                if self._sound(job, loads_count, is_struck=False):
                     self._checkpoint(job)
                 self._pause(job, "held by command" if job.is_held else verdict.reason)
                 return job.is_held  # another job may run
@@ -201,19 +214,26 @@ class Executor:
             if job.expired(self._clock.monotonic_ns()):
                 self._end(job, JobState.FAILED, "deadline passed on board")
                 return True
-            if after is not None:
+            is_struck = after is None or self._is_struck(job)
+            if after is not None and not is_struck and self._parameter("MODELS.duplicate_steps"):
+                if first is None:
+                    first = after
+                    continue
+                is_struck = self._disagrees(job, first, after)
+            first = None
+            if after is not None and not is_struck:
                 job.working = after
                 job.step += 1
                 if job.step % spec.checkpoint_steps and job.step < spec.steps_count:
                     continue
-            if self._sound(job, loads_count):
+            if self._sound(job, loads_count, is_struck) and not is_struck:
                 strikes = 0
                 if job.step < spec.steps_count:
                     self._checkpoint(job)
                 continue
             strikes += 1
             if strikes > STRIKES_MAX:
-                self._end(job, JobState.FAILED, f"weights struck {strikes} times since the last checkpoint")
+                self._end(job, JobState.FAILED, f"struck {strikes} times since the last checkpoint")
                 return True
             reloaded = self._load(job)
             if reloaded is None:
@@ -256,14 +276,34 @@ class Executor:
         self._jobs.checkpoint(job, self._clock.monotonic_ns())
         self._log("job.checkpoint", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step})
 
-    def _sound(self, job: Job, loads_count: int) -> bool:
-        """Whether the weights held since the last checkpoint; if not, mend them and roll the job back.
+    def _is_struck(self, job: Job) -> bool:
+        """Whether the range guard found weights out of range; they are mended, and what they computed is not kept."""
+        if not self._parameter("MODELS.range_guard"):
+            return False
+        found = self._models.guard(job.spec.model)
+        if found is not Scrub.HOLDS:
+            self._on_upset(job.spec.model, found)
+        return found is not Scrub.HOLDS
+
+    def _disagrees(self, job: Job, first: bytes, second: bytes) -> bool:
+        """Whether a step that was computed twice came out differently; then neither is kept."""
+        if first == second:
+            return False
+        self.disagreed_count += 1
+        self._log("job.disagreed", {"job": job.spec.job_id, "attempt": job.spec.attempt, "step": job.step})
+        return True
+
+    def _sound(self, job: Job, loads_count: int, is_struck: bool) -> bool:
+        """Whether the weights held since the last checkpoint; if not, mend them and roll the job back. The digest is
+        asked when that is on, and when the last step was struck.
 
         Weights that were loaded again meanwhile did not hold: the periodic scrub mended them, but not what had been
         computed with them before.
         """
         digest = job.spec.model
-        if self._models.holds(digest) and self._models.loads_count(digest) == loads_count:
+        is_asked = is_struck or self._parameter("MODELS.scrub_on_checkpoint")
+        holds = self._models.holds(digest) if is_asked else True
+        if holds and self._models.loads_count(digest) == loads_count:
             return True
         self._jobs.roll_back(job)
         found = self._models.scrub(digest)
@@ -282,15 +322,32 @@ class Executor:
             )
 
     def _complete(self, job: Job, data: bytes) -> None:
-        spec = job.spec
-        result, product, measure = self._runner.finish(spec.kind, job.working, data)
+        result, product, measure, is_wanted = self._decided(job, data)
         result_digest = self._store.put(result)
         self._store.pin(result_digest)
         product_digest = b""
-        if measure <= spec.product_measure_max:
+        if is_wanted:
             product_digest = self._store.put(product)
             self._store.pin(product_digest)
         self._end(job, JobState.COMPLETED, "", result_digest, len(result), product_digest, len(product), measure)
+
+    def _decided(self, job: Job, data: bytes) -> tuple[bytes, bytes, float, bool]:
+        """Result, product, measure, and whether the product is wanted; by majority when that is on.
+
+        Raises:
+            BoardError: it came out differently three times.
+        """
+        spec = job.spec
+
+        def decide() -> tuple[bytes, bytes, float, bool]:
+            result, product, measure = self._runner.finish(spec.kind, job.working, data)
+            return result, product, measure, measure <= spec.product_measure_max
+
+        if not self._parameter("MODELS.vote_results"):
+            return decide()
+        decision = agreed(decide)
+        self.outvoted_count += decision.is_disputed
+        return decision.value
 
     def _end(
         self,

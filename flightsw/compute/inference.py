@@ -2,11 +2,8 @@
 
 A `ModelImage` is a model file as it lies in RAM: a mutable run of bytes. The image that is executed is the image that
 can be struck, so that a flipped weight bit changes the answer exactly as it would on board, and a digest over the image
-finds it. Where the weights lie is read from the file itself (ONNX is protobuf; the few fields that matter are walked
-here, so that a board needs no `onnx` package):
-
-    ModelProto.graph = 7 -> GraphProto.initializer = 5 -> TensorProto: data_type = 2, float_data = 4, raw_data = 9
-    Source: onnx/onnx.proto (ONNX IR), protobuf encoding guide for varints and wire types.
+finds it. Where the weights lie is read from the file itself (`flightsw.compute.onnx_file`). What may still be repaired
+without the digest, and before it is asked, is the business of the weight guard (`flightsw.compute.guard`).
 
 Execution is ONNX Runtime on one thread of one core with its deterministic kernels: the same image and the same input
 give the same bytes on the same kind of processor (x86-64 and arm64 may differ in the last bit of a logit). The runtime
@@ -18,12 +15,12 @@ passes in, computes each (image, input) once: an image with an upset has another
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flightsw.compute.guard import guard_of
 from flightsw.errors import BoardError, ConfigError
 from flightsw.objects.digest import digest_of
 
@@ -33,23 +30,6 @@ OUTPUT_NAME: Final = "y"
 SESSIONS_MAX: Final = 64  # a session of the 50 kB cloud mask takes about 1 MB
 RESULTS_BYTES_MAX: Final = 64 * 1024 * 1024  # 7,000 logit tiles of 48 x 48 float32
 DIGEST_BYTES: Final = 32
-
-_VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
-_MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
-_TENSOR_DATA_TYPE, _TENSOR_FLOAT_DATA, _TENSOR_RAW_DATA = 2, 4, 9
-_TENSOR_FLOAT = 1
-_FLOAT_BYTES = 4
-_VARINT_BYTES_MAX = 10  # 64 bits, seven a byte
-
-
-class _Field(NamedTuple):
-    """One protobuf field: its number and wire type, and its value (a varint's number, or where its bytes lie)."""
-
-    number: int
-    wire_type: int
-    value: int
-    start: int
-    length: int
 
 
 class InferenceCache:
@@ -138,18 +118,17 @@ class ModelImage:
         """
         self.name = name
         self.data = bytearray(data)
-        self._ranges = _weight_ranges(bytes(data), name)
+        self._guard = guard_of(bytes(data), name)
         self._digest_at_load = self.digest()
-        self._weight_max = tuple(_largest(self.data, start, length) for start, length in self._ranges)
 
     def weight_ranges(self) -> tuple[tuple[int, int], ...]:
         """Return where the float weights lie, as ``(start_byte, length_bytes)`` in the order of the file."""
-        return self._ranges
+        return tuple((tensor.start, tensor.length) for tensor in self._guard.tensors)
 
     @property
     def weight_bits_count(self) -> int:
         """Number of weight bits, the bound of `flip_weight_bit`."""
-        return 8 * sum(length for _, length in self._ranges)
+        return 8 * sum(tensor.length for tensor in self._guard.tensors)
 
     def flip_weight_bit(self, bit_index: int) -> None:
         """Flip one bit of the weights.
@@ -164,7 +143,7 @@ class ModelImage:
         if not 0 <= bit_index < self.weight_bits_count:
             raise ConfigError(f"{self.name}: weight bit {bit_index}; expected 0 to {self.weight_bits_count - 1}")
         byte_index, bit = divmod(bit_index, 8)
-        for start, length in self._ranges:
+        for start, length in self.weight_ranges():
             if byte_index < length:
                 self.data[start + byte_index] ^= 1 << bit
                 return
@@ -179,24 +158,12 @@ class ModelImage:
         return self.digest() == self._digest_at_load
 
     def guard_weights(self) -> int:
-        """Set every weight that left its tensor's range at load to zero, in place.
-
-        A flip of a high exponent bit makes a weight enormous, and nearly all silent corruptions come from there:
-        setting such a weight to zero instead cut them 43 times in an exhaustive count over a small network. Flips that
-        stay in range remain, and only the digest finds them.
+        """Bring back every weight that left its range at load, in place (`flightsw.compute.guard`).
 
         Returns:
-            How many weights were set to zero.
+            How many weights had left it.
         """
-        guarded_count = 0
-        for (start, length), largest in zip(self._ranges, self._weight_max, strict=True):
-            weights = np.frombuffer(self.data, "<f4", length // _FLOAT_BYTES, start)
-            with np.errstate(invalid="ignore"):  # a flip can make a signalling NaN
-                outside = ~(np.abs(weights) <= largest)  # written so that a NaN is outside
-            if outside.any():
-                guarded_count += int(outside.sum())
-                weights[outside] = 0.0
-        return guarded_count
+        return self._guard.mend(self.data)
 
     def run(self, batch: NDArray[np.float32], cache: InferenceCache) -> NDArray[np.float32]:
         """Run the image, as it is now, over a batch.
@@ -222,7 +189,7 @@ class ModelImage:
         runtime = load_runtime()
         try:
             if (session := cache.session(digest)) is None:
-                session = _new_session(runtime, bytes(self.data))
+                session = new_session(runtime, bytes(self.data))
                 cache.keep_session(digest, session)
             logits: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
         except _runtime_errors(runtime) as error:
@@ -249,8 +216,8 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def _new_session(runtime: Any, model: bytes) -> Any:
-    """Return a session on one thread with deterministic kernels."""
+def new_session(runtime: Any, model: bytes) -> Any:
+    """Return a session of ONNX Runtime on one thread with deterministic kernels."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -272,89 +239,3 @@ def _input_digest(batch: NDArray[np.float32]) -> bytes:
     digest = hashlib.blake2b(repr(batch.shape).encode(), digest_size=DIGEST_BYTES)
     digest.update(np.ascontiguousarray(batch).data)
     return digest.digest()
-
-
-def _largest(data: bytearray, start: int, length: int) -> float:
-    """Return the largest magnitude of the weights in a range."""
-    return float(np.abs(np.frombuffer(data, "<f4", length // _FLOAT_BYTES, start)).max())
-
-
-def _weight_ranges(data: bytes, name: str) -> tuple[tuple[int, int], ...]:
-    """Return where the float initialisers of an ONNX file hold their numbers.
-
-    Raises:
-        ConfigError: The bytes are not protobuf, or hold no float initialiser.
-    """
-    ranges = []
-    try:
-        for model_field in _fields(data, 0, len(data)):
-            if model_field.number != _MODEL_GRAPH or model_field.wire_type != _DELIMITED:
-                continue
-            for graph_field in _fields(data, model_field.start, model_field.start + model_field.length):
-                if graph_field.number == _GRAPH_INITIALIZER and graph_field.wire_type == _DELIMITED:
-                    ranges += _tensor_range(data, graph_field.start, graph_field.start + graph_field.length)
-    except ValueError as error:
-        raise ConfigError(f"{name}: not an ONNX model: {error}") from error
-    if not ranges:
-        raise ConfigError(f"{name}: holds no float weights; expected an ONNX model with its initialisers inside")
-    return tuple(ranges)
-
-
-def _tensor_range(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
-    """Return where a TensorProto holds its float32 numbers: one range, or none.
-
-    Raises:
-        ValueError: The bytes are not protobuf, or the numbers are not whole.
-    """
-    is_float = False
-    found: list[tuple[int, int]] = []
-    for field in _fields(data, start, end):
-        if field.number == _TENSOR_DATA_TYPE and field.wire_type == _VARINT:
-            is_float = field.value == _TENSOR_FLOAT
-        elif field.number in (_TENSOR_RAW_DATA, _TENSOR_FLOAT_DATA) and field.wire_type == _DELIMITED and field.length:
-            found = [(field.start, field.length)]
-    if is_float and found and found[0][1] % _FLOAT_BYTES:
-        raise ValueError(f"a float tensor at byte {start} holds {found[0][1]} bytes; expected a multiple of 4")
-    return found if is_float else []
-
-
-def _fields(data: bytes, start: int, end: int) -> Iterator[_Field]:
-    """Walk the fields of one protobuf message.
-
-    Raises:
-        ValueError: The bytes are not a protobuf message.
-    """
-    position = start
-    while position < end:
-        tag, position = _varint(data, position, end)
-        number, wire_type = tag >> 3, tag & 7
-        value = 0
-        if wire_type == _VARINT:
-            first = position
-            value, position = _varint(data, position, end)
-            length = position - first
-        elif wire_type == _DELIMITED:
-            length, first = _varint(data, position, end)
-            position = first + length
-        elif wire_type in (_FIXED32, _FIXED64):
-            first, length = position, 4 if wire_type == _FIXED32 else 8
-            position += length
-        else:
-            raise ValueError(f"wire type {wire_type} at byte {position}")
-        if position > end or number == 0:
-            raise ValueError(f"field {number} at byte {first} runs past the end of its message")
-        yield _Field(number, wire_type, value, first, length)
-
-
-def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """Return a varint and the position after it.
-
-    Raises:
-        ValueError: It does not end.
-    """
-    value = 0
-    for index in range(position, min(end, position + _VARINT_BYTES_MAX)):
-        value |= (data[index] & 0x7F) << (7 * (index - position))
-        if data[index] < 0x80:
-            return value, index + 1
-    raise ValueError(f"a number at byte {position} does not end")

@@ -64,6 +64,8 @@ class Results:
 
     def send_reports(self, now_ns: int) -> None:
         """Send the reports that are due."""
+        if not self._jobs.jobs:
+            return
         for job in self._jobs.unreported(now_ns, self._repeat_ns()):
             assert job.report is not None, "unreported jobs have a report"
             job.reported_ns = now_ns

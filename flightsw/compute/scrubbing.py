@@ -49,10 +49,7 @@ class Scrubber:
 
     def scrub(self) -> None:
         """Check all models in memory, and one stored object in turn."""
-        for digest in self._models.digests():
-            found = self._models.scrub(digest)
-            if found is not Scrub.HOLDS:
-                self.struck(digest, found)
+        self.scrub_models()
         rotten = self._store.scrub_next()
         if rotten is None:
             return
@@ -64,6 +61,15 @@ class Scrubber:
                 sizes.update({job.spec.model: job.spec.model_bytes, job.spec.data: job.spec.data_bytes})
         if rotten in sizes:
             self._want_object(rotten, sizes[rotten])
+
+    def scrub_models(self) -> list[Scrub]:
+        """Check all models in memory; returns what was found of each."""
+        digests = self._models.digests()
+        found = [self._models.scrub(digest) for digest in digests]
+        for digest, one in zip(digests, found, strict=True):
+            if one is not Scrub.HOLDS:
+                self.struck(digest, one)
+        return found
 
     def fetch_missing(self, now_ns: int) -> None:
         """Ask for what waiting jobs have waited for too long: a push may have ended with a reset of either side."""

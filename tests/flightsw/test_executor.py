@@ -96,6 +96,12 @@ class Payload:
         self.upsets = []
         self.ended = []
         self.states_kept = []
+        self.parameters = {
+            "MODELS.range_guard": False,
+            "MODELS.scrub_on_checkpoint": True,
+            "MODELS.duplicate_steps": False,
+            "MODELS.vote_results": True,
+        }
         self.boot()
         for data in (MODEL, tile()):
             self.store.put(data)
@@ -120,6 +126,7 @@ class Payload:
             on_end=lambda job: self.ended.append(job.report),
             on_upset=lambda digest, found: self.upsets.append(found),
             log=self.note,
+            parameter=self.parameters.__getitem__,
         )
         self.task = self.loop.create_task(self.executor.run())
 
@@ -386,8 +393,136 @@ def test_a_board_that_is_struck_again_and_again_gives_the_job_up():
             await asyncio.sleep(STEP_S)
         (report,) = payload.ended
         assert report.state is JobState.FAILED
-        assert "struck 9 times" in report.detail
+        assert "struck 9 times since" in report.detail
         assert payload.states_kept == []
+
+    flown(scene)
+
+
+# Measures against strikes, each with its switch
+
+
+UNSEEN_BIT = 12
+"""A bit of the first weight's fraction: the weight stays in range."""
+
+
+def test_the_guard_mends_struck_weights_in_place_and_only_that_step_is_lost():
+    async def scene(payload):
+        payload.parameters["MODELS.range_guard"] = True
+        payload.submit(spec(checkpoint_steps=100))
+        await asyncio.sleep(4.5 * STEP_S)
+        payload.strike()
+        await asyncio.sleep(JOB_S)
+        assert payload.upsets == [Scrub.MENDED]
+        assert payload.models.loads_count(MODEL_DIGEST) == 1
+        assert_undisturbed(payload, steps_run_count=cloud_mask.STEPS + 1)
+
+    flown(scene)
+
+
+def test_the_guard_looks_before_the_first_step_too():
+    async def scene(payload):
+        payload.parameters["MODELS.range_guard"] = True
+        payload.models.ensure(MODEL_DIGEST)
+        payload.strike()
+        payload.submit(spec())
+        await asyncio.sleep(JOB_S + 1)
+        assert payload.upsets == [Scrub.MENDED]
+        assert_undisturbed(payload, steps_run_count=cloud_mask.STEPS)
+
+    flown(scene)
+
+
+def test_a_board_that_is_struck_again_and_again_gives_the_job_up_with_the_guard_too():
+    async def scene(payload):
+        payload.parameters["MODELS.range_guard"] = True
+        payload.submit(spec(checkpoint_steps=1))
+        await asyncio.sleep(STEP_S / 2)
+        for _ in range(STRIKES_MAX + 1):
+            assert payload.ended == []
+            payload.strike()
+            await asyncio.sleep(STEP_S)
+        assert payload.ended[0].state is JobState.FAILED
+        assert payload.states_kept == []
+
+    flown(scene)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_flip_in_range_is_found_at_a_checkpoint_when_the_digest_is_asked_there(is_on):
+    async def scene(payload):
+        payload.parameters |= {"MODELS.range_guard": True, "MODELS.scrub_on_checkpoint": is_on}
+        payload.submit(spec())
+        await asyncio.sleep(0.5 * STEP_S)
+        payload.strike(UNSEEN_BIT)
+        await asyncio.sleep(2 * JOB_S)
+        assert payload.upsets == [Scrub.REPAIRED] * is_on
+        assert (payload.states_kept[0][1] == undisturbed_states()[3]) is is_on
+
+    flown(scene)
+
+
+def errs(payload, method, changed, times=1):
+    """Let a runner's method err so many times."""
+    kept = getattr(payload.runner, method)
+    left = [times]
+
+    def wrong(answer):
+        if not left[0]:
+            return answer
+        left[0] -= 1
+        return changed(answer)
+
+    async def steps(*arguments):
+        return wrong(await kept(*arguments))
+
+    setattr(payload.runner, method, steps if method == "step" else lambda *arguments: wrong(kept(*arguments)))
+
+
+def one_bit_off(state):
+    return state[:-1] + bytes((state[-1] ^ 1,))
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_step_computed_twice_is_kept_only_when_both_agree(is_on):
+    async def scene(payload):
+        payload.parameters["MODELS.duplicate_steps"] = is_on
+        errs(payload, "step", one_bit_off)
+        payload.submit(spec())
+        await asyncio.sleep(3 * JOB_S)
+        assert payload.executor.disagreed_count == is_on
+        if is_on:
+            assert_undisturbed(payload, steps_run_count=2 * (cloud_mask.STEPS + 1))
+        else:
+            assert payload.states_kept[0][1] != undisturbed_states()[3]
+
+    flown(scene)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_result_formed_wrongly_once_is_outvoted(is_on):
+    async def scene(payload):
+        payload.parameters["MODELS.vote_results"] = is_on
+        errs(payload, "finish", lambda answer: (one_bit_off(answer[0]), answer[1], 2.0))
+        payload.submit(spec())
+        await asyncio.sleep(2 * JOB_S)
+        assert payload.executor.outvoted_count == is_on
+        (report,) = payload.ended
+        assert (report.result == undisturbed_result()) is is_on
+        assert bool(report.product) is is_on
+
+    flown(scene)
+
+
+def test_a_result_that_comes_out_three_ways_fails_the_job():
+    async def scene(payload):
+        answers = iter((b"1", b"2", b"3"))
+        payload.runner.finish = lambda *_: (next(answers), b"", 0.0)
+        payload.submit(spec())
+        await asyncio.sleep(2 * JOB_S)
+        (report,) = payload.ended
+        assert report.state is JobState.FAILED
+        assert "three times" in report.detail
 
     flown(scene)
 

@@ -19,6 +19,13 @@ class FakeModel:
     def digest(self):
         return digest_of(bytes(self.data))
 
+    def guard_weights(self):
+        """Byte 0 out of range above 100 is mended; byte 1 is noticed only."""
+        seen = (self.data[0] > 100) + (self.data[1] > 100)
+        if self.data[0] > 100:
+            self.data[0] = FILE[0]
+        return seen
+
 
 class FakeRunner:
     """The part of the Runner port that holds models."""
@@ -111,3 +118,25 @@ def test_weights_that_cannot_be_mended_leave_memory(models, disk, store):
     assert models.repaired_count == 0
     store.put(FILE)
     assert bytes(models.ensure(DIGEST).data) == FILE
+
+
+def test_the_guard_counts_a_model_whose_true_weights_it_brought_back(models):
+    models.ensure(DIGEST).data[0] ^= 1 << 7
+    assert models.guard(DIGEST) is Scrub.MENDED
+    assert models.holds(DIGEST)
+    assert (models.loads_count(DIGEST), models.out_of_range_count, models.mended_count) == (1, 1, 1)
+    assert models.repaired_count == 1
+
+
+def test_a_model_that_the_guard_could_not_mend_is_loaded_again(models):
+    models.ensure(DIGEST).data[1] ^= 1 << 7
+    assert models.guard(DIGEST) is Scrub.REPAIRED
+    assert models.holds(DIGEST)
+    assert (models.loads_count(DIGEST), models.out_of_range_count, models.mended_count) == (2, 1, 0)
+
+
+def test_the_guard_leaves_what_is_in_range(models):
+    models.ensure(DIGEST).data[2] ^= 1
+    assert models.guard(DIGEST) is Scrub.HOLDS
+    assert models.guard(bytes(32)) is Scrub.HOLDS
+    assert models.out_of_range_count == 0

@@ -40,3 +40,26 @@ def test_security_measures_both_ends_and_finds_what_a_tag_adds_to_a_frame(tmp_pa
     assert printed.count("\n") == len(results)
     assert 40 <= results["signed beacon: frame"] - results["unsigned beacon: frame"] <= 64
     assert results["signed to unsigned beacon, both ends"] > 0
+
+
+def test_weight_faults_counts_every_site_under_every_measure(tmp_path):
+    path = tmp_path / "faults.json"
+    command = [sys.executable, str(BENCHMARKS / "weight_faults.py"), "--sites", "60", "--several", "5", "--tiles", "1"]
+    subprocess.run([*command, "--json", str(path)], check=True, stdout=subprocess.PIPE, text=True)
+    results = {result["name"]: result["value"] for result in json.loads(path.read_text())["results"]}
+    for measure in ("no measure", "range guard", "digest at checkpoints", "range guard and digest"):
+        rates = [rate for name, rate in results.items() if name.startswith(f"single bits, {measure}: ")]
+        assert abs(sum(rates) - 100) < 1e-6, measure
+    assert results["single bits, digest at checkpoints: silent corruption"] == 0
+    assert results["a step over 48 px: range guard, before and after"] > 0
+
+
+def test_node_measures_a_quiet_node_that_sends_its_housekeeping(tmp_path):
+    path = tmp_path / "node.json"
+    command = [sys.executable, str(BENCHMARKS / "node.py"), "--idle", "3", "--boots", "1", "--json", str(path)]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    results = {result["name"]: result["value"] for result in json.loads(path.read_text())["results"]}
+    assert 0 < results["proportional memory (PSS)"] <= results["resident memory (RSS)"]
+    assert results["AI runtime loaded"] == 0
+    assert results["Packets messages heard"] > 0
+    assert results["boot to first beacon"] > 0
