@@ -59,9 +59,6 @@ REPORT_LIFETIME_MS: Final = 4 * 3_600_000
 LAST_WORDS_S: Final = 1.0
 """From a commanded reset to the reset [s]: the answer and the events that say why leave before the node does."""
 
-ENDPOINT_LATE_NS: Final = 5 * 1_000_000_000
-"""What the bundle agent has to do may be so late [ns]; more, and its timer is lost."""
-
 OBJECT_MESSAGES: Final = (Chunk, ObjectQuery, ObjectStatus, ObjectWant)
 NS_PER_S: Final = 1_000_000_000
 
@@ -94,6 +91,8 @@ class Node:
         self._ports = ports
         self._clock = ports.clock
         self._log = ports.log
+        self._unreported: list[tuple[str, tuple[object, ...]]] | None = []
+        """What machines report while they are built, before there are events."""
         self._started_ns = ports.clock.monotonic_ns()
         hooks = Hooks(
             report=self._report,
@@ -116,6 +115,9 @@ class Node:
         self.boot_count = parts.boot_count
         self.modes = parts.modes
         self.events = parts.events
+        unreported, self._unreported = self._unreported, None
+        for key, arguments in unreported:
+            self._report(key, *arguments)
         self.store = parts.store
         self.transfers = parts.transfers
         self.jobs = parts.jobs
@@ -140,7 +142,8 @@ class Node:
         self.beaconed_ns = self._started_ns - self._beacon_ns
         """When the last beacon was sent [monotonic ns]."""
         self._sensors: Sensors | None = None
-        self._due = asyncio.Event()
+        self._due: asyncio.Future[None] | None = None
+        """Done when the rate groups are to be looked at; none before they run."""
         self._join_rate_groups()
 
     def _take_periods(self) -> None:
@@ -214,7 +217,7 @@ class Node:
         periods_ns = {Rate.FAST: 100_000_000, Rate.NORMAL: NS_PER_S, Rate.SLOW: round(period_s * NS_PER_S)}
         self._groups = RateGroups(periods_ns, start_ns, self._note_slip)
         members: tuple[tuple[str, Callable[[int], object]], ...] = (
-            ("endpoint", lambda now_ns: self.endpoint.is_prompt(now_ns, ENDPOINT_LATE_NS)),
+            ("endpoint", self.endpoint.is_prompt),
             ("sensors", self._judge_sensors),
             ("limits", self._judge_limits),
             ("time", self._parts.time.cycle),
@@ -253,18 +256,23 @@ class Node:
             deadline_ns = self._groups.next_deadline_ns()
             assert deadline_ns is not None, "the slow group has members"
             wait_s = (deadline_ns - self._clock.monotonic_ns()) / NS_PER_S
-            alarm = loop.call_later(max(0.0, wait_s), self._due.set)
-            await self._due.wait()
+            self._due = loop.create_future()
+            alarm = loop.call_later(max(0.0, wait_s), self._look)
+            await self._due
             alarm.cancel()
-            self._due.clear()
             self._groups.run(self._clock.monotonic_ns())
+
+    def _look(self) -> None:
+        """The rate groups are to be looked at now."""
+        if self._due is not None and not self._due.done():
+            self._due.set_result(None)
 
     def _attend_sequences(self, is_running: bool) -> None:
         """While sequences run, they are looked at once a second."""
         self._groups.leave(Rate.NORMAL, SEQUENCES_PLACE)
         if is_running:
             self._groups.join(Rate.NORMAL, SEQUENCES_PLACE, self._parts.sequences.cycle, self._clock.monotonic_ns())
-            self._due.set()
+            self._look()
 
     def _note_slip(self, group: str, cycles: int) -> None:
         self._report("TELEMETRY.CYCLES_SLIPPED", group, cycles)
@@ -355,7 +363,10 @@ class Node:
         self._send(SERVICE_DATA, part, REPORT_LIFETIME_MS, priority=4, reliable=True)
 
     def _report(self, key: str, *arguments: object) -> None:
-        self.events.report(key, *arguments)
+        if self._unreported is None:
+            self.events.report(key, *arguments)
+        else:
+            self._unreported.append((key, arguments))
 
     def _pump_transfers(self, now_ns: int) -> None:
         for outgoing in self.transfers.poll(now_ns):

@@ -10,7 +10,6 @@ COMMANDS.ARM has named it within the window before; commands of an on-board orig
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -41,8 +40,7 @@ COMMAND_TAG: Final = Command.__struct_config__.tag
 NS_PER_S: Final = 1_000_000_000
 
 
-@dataclass(slots=True)
-class Counts:
+class Counts(NamedTuple):
     """Command counters of one component."""
 
     executed: int = 0
@@ -113,7 +111,12 @@ class Commands:
         self._log = StateLog(disk, LOG_NAME)
         self._done: OrderedDict[int, Verification] = OrderedDict()
         self._running_count = 0
-        self.counts = {name: Counts() for name in self._dictionary.components if name in self._components}
+        names = [name for name in self._dictionary.components if name in self._components]
+        self.counts: dict[str, Counts] = dict.fromkeys(names, Counts())
+        self.executed_count = 0
+        """Commands processed, all components; kept, because each beacon tells it."""
+        self.rejected_count = 0
+        """Commands rejected, all components; those of an unknown component count for COMMANDS."""
         self.unsaved_count = 0
         """Ends that the disk did not take."""
         self.undecoded_count = 0
@@ -211,22 +214,6 @@ class Commands:
     # -- counters
 
     @property
-    def executed_count(self) -> int:
-        """Commands processed, all components."""
-        count = 0
-        for counts in self.counts.values():  # a beacon asks, so it is quick
-            count += counts.executed
-        return count
-
-    @property
-    def rejected_count(self) -> int:
-        """Commands rejected, all components; those of an unknown component count for COMMANDS."""
-        count = 0
-        for counts in self.counts.values():
-            count += counts.rejected
-        return count
-
-    @property
     def lost_count(self) -> int:
         """Records of executed commands that did not hold at boot."""
         return self._log.lost_count + self.undecoded_count
@@ -268,8 +255,8 @@ class Commands:
         return self._armed == opcode and self._clock.monotonic_ns() < self._armed_until_ns
 
     def _refuse(self, judged: Judged) -> None:
-        counts = self.counts.get(judged.opcode.partition(".")[0], self.counts[self.name])
-        counts.rejected += 1
+        component = judged.opcode.partition(".")[0]
+        self._count(component if component in self.counts else self.name, 0, 1)
         if judged.command_id is not None:
             self._answer(judged.command_id, Stage.FAILED, judged.outcome)
         self._hooks.on_judged(judged)
@@ -305,18 +292,22 @@ class Commands:
         return self._components[spec.component].handlers().get(spec.name)
 
     def _do_reset_counters(self, component: str) -> Outcome:
-        self.counts[component] = Counts()
+        counts = self.counts[component]
+        self._count(component, -counts.executed, -counts.rejected)
         return OK
+
+    def _count(self, component: str, executed: int, rejected: int) -> None:
+        """Add to the counters of a component and to the sums over all."""
+        counts = self.counts[component]
+        self.counts[component] = Counts(counts.executed + executed, counts.rejected + rejected)
+        self.executed_count += executed
+        self.rejected_count += rejected
 
     def ended(self, execution: "_Execution", outcome: Outcome) -> None:
         """A command has its outcome: count, remember, answer, tell."""
         spec = execution.spec
-        counts = self.counts[spec.component]
         is_done = outcome.code is CommandCode.OK
-        if is_done:
-            counts.executed += 1
-        else:
-            counts.rejected += 1
+        self._count(spec.component, is_done, not is_done)
         self._running_count -= spec.takes_time
         command_id = execution.command_id
         if command_id is not None:

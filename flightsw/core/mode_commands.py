@@ -30,6 +30,9 @@ UNREAD: Final = Sensors(
 _RANGES: Final = tuple((f"MODE.{name}", low, high) for name, (low, high) in PLAUSIBLE.items())
 """As `PLAUSIBLE`, by the keys of the channels."""
 
+_MODE_NAMES: Final = {mode: mode.name for mode in Mode}
+"""The name of a mode is a property of Python's, and each cycle asks."""
+
 NS_PER_S: Final = 1_000_000_000
 
 
@@ -114,6 +117,8 @@ class ModeControl:
                 readings[key] = value
         if "MODE.charge_share" not in readings or "MODE.sunlight" not in readings:
             return  # no judgement without a reading; jobs pause for the same reason
+        if modes.power_cause(share, sunlight) is None:
+            return  # nearly always, and without a look at the clock
         if modes.observe(share, sunlight, now_ns=now_ns, utc_ns=self._clock.utc_ns()):
             self._tell()
 
@@ -151,13 +156,12 @@ class ModeControl:
 
     def samples(self) -> dict[str, Scalar]:
         """What was read in this cycle, not rounded, by the keys of the channels: what limit rules watch."""
-        values: dict[str, Scalar] = dict(self._readings)
-        values["MODE.mode"] = self._modes.mode.name
-        degc, load_w = self._readings.get("MODE.electronics_degc"), self._readings.get("MODE.load_w")
-        if degc is not None:
-            values["MODE.heat_margin_k"] = self._electronics_max_degc - degc
-        if load_w is not None:
-            values["MODE.unexplained_w"] = load_w - self._idle_w - self._job_load_w()
+        readings = self._readings
+        values: dict[str, Scalar] = {**readings, "MODE.mode": _MODE_NAMES[self._modes.mode]}
+        if "MODE.electronics_degc" in readings:
+            values["MODE.heat_margin_k"] = self._electronics_max_degc - readings["MODE.electronics_degc"]
+        if "MODE.load_w" in readings:
+            values["MODE.unexplained_w"] = readings["MODE.load_w"] - self._idle_w - self._job_load_w()
         return values
 
     def _command(self, cause: Cause) -> Outcome:

@@ -5,7 +5,6 @@ control (charge and sun; level-triggered with hysteresis, so that it puts itself
 that fired, and the ground. SAFE is left by the ground only, and is kept over any reset.
 """
 
-from collections import deque
 from enum import Enum, unique
 from typing import Final, NamedTuple
 
@@ -183,7 +182,7 @@ class ModeManager:
         self._started_ns = started_ns
         self._copies = TwoCopies(disk, STATE_NAME)
         self._is_safe_kept = False
-        self.history: deque[ModeEntry] = deque(maxlen=HISTORY_MAX)
+        self.history: list[ModeEntry] = []
         """The last changes, oldest first, over resets."""
         self._load()
 
@@ -206,7 +205,8 @@ class ModeManager:
         self.mode = after
         self.entered_ns = now_ns
         uptime_s = (now_ns - self._started_ns) // NS_PER_S
-        self.history.append(ModeEntry(after, cause, rule, self._boot_count, uptime_s, utc_ns))
+        entry = ModeEntry(after, cause, rule, self._boot_count, uptime_s, utc_ns)
+        self.history = [*self.history, entry][-HISTORY_MAX:]
         if after is Mode.SAFE:
             self._is_safe_kept = True
         elif cause is Cause.NOMINAL_COMMANDED:
@@ -216,6 +216,11 @@ class ModeManager:
 
     def observe(self, charge_share: float, sunlight: float, *, now_ns: int, utc_ns: int) -> bool:
         """Judge one reading of the sensors (power control); says whether the mode changed."""
+        cause = self.power_cause(charge_share, sunlight)
+        return cause is not None and self.apply(cause, now_ns=now_ns, utc_ns=utc_ns)
+
+    def power_cause(self, charge_share: float, sunlight: float) -> Cause | None:
+        """What power control makes of one reading of the sensors; None when the mode is to stay, as nearly always."""
         limits = self.limits
         if charge_share < limits.safe_enter:
             cause = Cause.CHARGE_CRITICAL
@@ -223,13 +228,11 @@ class ModeManager:
             cause = Cause.CHARGE_LOW
         elif self.mode is Mode.LOW_POWER:
             if charge_share <= limits.low_power_leave:
-                return False
+                return None
             cause = Cause.CHARGE_RECOVERED
         else:
             cause = Cause.SUN_BACK if sunlight >= SUN_PRESENT else Cause.SUN_LOST
-        if (self.mode, cause) not in TRANSITIONS:  # most cycles end here
-            return False
-        return self.apply(cause, now_ns=now_ns, utc_ns=utc_ns)
+        return cause if (self.mode, cause) in TRANSITIONS else None
 
     def allowance(self, activity: Activity) -> Allowance:
         """How far the present mode allows an activity."""
@@ -249,7 +252,7 @@ class ModeManager:
             data = self._copies.load()
             if data is not None:
                 self._is_safe_kept, kept = _unpack(data)
-                self.history.extend(kept)
+                self.history = kept[-HISTORY_MAX:]
         except StorageError as error:
             self.lost_reason = str(error)
 

@@ -125,6 +125,8 @@ class PacketSchedule:
         """When a packet was last sent by its rate; the start of the boot for those that are not here."""
         self._told: dict[str, tuple[Scalar, ...]] = {}
         """What was last sent of packets that go on change."""
+        self._seen: dict[str, list[object]] = {}
+        """What they were made of in the last cycle: the same makes the same packet, which need not be made again."""
         self._on_change: tuple[str, ...] = ()
         self._next_ns = 0
         """When the first packet is due by its rate."""
@@ -233,6 +235,7 @@ class PacketSchedule:
             for key, plan in self._plans.items()
             if plan.spec.rate == "on_change" and key not in self._disabled and key not in self._periods_s
         )
+        self._seen.clear()
         self._next_ns = self._first_ns()
         self._join(now_ns)
 
@@ -276,8 +279,16 @@ class PacketSchedule:
 
     def _changed(self) -> dict[str, tuple[Scalar, ...]]:
         """Packets that go on change and have."""
+        moved = []
+        for key in self._on_change:
+            seen: list[object] = []
+            for component, _ in self._plans[key].reads:
+                seen += (self._components[component].channels(), self._counts(component))
+            if seen != self._seen.get(key):
+                self._seen[key] = seen
+                moved.append(key)
         changed = {}
-        for key, values in self._sample(self._on_change).items():
+        for key, values in self._sample(moved).items():
             told = self._told.get(key)
             if told is None or _differs(told, values, self._plans[key].deadbands):
                 self._told[key] = changed[key] = values

@@ -1,9 +1,9 @@
 """Watchpoints at work: samples of one cycle in, bits out.
 
 What all nodes with the same rules share is a plan: the watchpoints sorted by what judging them takes, with thresholds
-turned into `above` and `below`. What a node remembers of its last samples is one short list for each watchpoint that
-looks at more than the present value. A cycle in which nothing is wrong costs a comparison or two for each watchpoint:
-thousands of nodes run in one process.
+turned into `above` and `below`. What a node remembers of its last samples are three lists, with a place for each
+watchpoint that looks at more than the present value. A cycle in which nothing is wrong costs a comparison or two for
+each watchpoint: thousands of nodes run in one process.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,6 +27,10 @@ class Bits(NamedTuple):
     """Those without a new sample that are not STALE yet: they keep their result."""
 
 
+Bound = tuple[Compare, Any, str]
+"""What something that moves is compared with: (how, with what, or the parameter that says so)."""
+
+
 class Plan(NamedTuple):
     """The watchpoints of a set, sorted by what judging them takes. Each entry starts with (bit, key)."""
 
@@ -38,12 +42,13 @@ class Plan(NamedTuple):
     """TRUE when equal to a number or text, or when not."""
     tuned: tuple[tuple[int, str, Compare, str], ...]
     """Compared with a parameter, by its key."""
-    rates: tuple[tuple[int, str, Watchpoint, int], ...]
-    """With the place of what is remembered."""
-    rises: tuple[tuple[int, str, Watchpoint, int, bool | None], ...]
-    """Also with whether it is TRUE for 0, which most counters rise by; None where a parameter decides."""
-    steadies: tuple[tuple[int, str, Watchpoint, int], ...]
-    ages: tuple[tuple[int, str, Watchpoint, bool | None], ...]
+    rates: tuple[tuple[int, str, Bound, int, int], ...]
+    """With the place of what is remembered, and the longest time between two samples [ns]."""
+    rises: tuple[tuple[int, str, Bound, int, float, bool | None], ...]
+    """With that place, half the window [ns], and whether it is TRUE for 0, which most counters rise by; None where a
+    parameter decides."""
+    steadies: tuple[tuple[int, str, Bound, int], ...]
+    ages: tuple[tuple[int, str, Bound, bool | None], ...]
     """As `rises`: the age of what is there is 0."""
     tracks_count: int
     """How many have something to remember."""
@@ -60,16 +65,17 @@ def plan_of(rules: RuleSet) -> Plan:
     moving: dict[str, list[Any]] = {"rate": [], "rise": [], "steady": [], "age": []}
     tracks_count = 0
     for watch in rules.watchpoints:
-        bit, (function, key, _, sign, threshold, parameter) = watch.bit, watch.comparison
+        bit, (function, key, window_s, sign, threshold, parameter) = watch.bit, watch.comparison
         at_zero = None if parameter or isinstance(threshold, str) else watch.compare(0.0, threshold)
+        bound = (watch.compare, threshold, parameter)
         if function == "age":
-            moving[function].append((bit, key, watch, at_zero))
+            moving[function].append((bit, key, bound, at_zero))
         elif function == "rise":
-            moving[function].append((bit, key, watch, tracks_count, at_zero))
-            tracks_count += 1
+            moving[function].append((bit, key, bound, tracks_count, window_s * NS_PER_S / 2, at_zero))
+        elif function == "rate":
+            moving[function].append((bit, key, bound, tracks_count, watch.stale_after_ns))
         elif function:
-            moving[function].append((bit, key, watch, tracks_count))
-            tracks_count += 1
+            moving[function].append((bit, key, bound, tracks_count))
         elif parameter:
             tuned.append((bit, key, watch.compare, parameter))
         elif isinstance(threshold, str) or sign in ("==", "!="):
@@ -78,6 +84,7 @@ def plan_of(rules: RuleSet) -> Plan:
             above.append((bit, key, threshold if sign == ">" else nextafter(threshold, -inf)))
         else:
             below.append((bit, key, threshold if sign == "<" else nextafter(threshold, inf)))
+        tracks_count += function in ("rise", "rate", "steady")
     return Plan(
         above=tuple(above),
         below=tuple(below),
@@ -97,20 +104,6 @@ def plan_of(rules: RuleSet) -> Plan:
     )
 
 
-class _Track:
-    """What a watchpoint remembers of its samples."""
-
-    __slots__ = ("before", "mark_ns", "value")
-
-    def __init__(self) -> None:
-        self.value: Any = None
-        """Of the last sample, or at the last mark; None before the first."""
-        self.before: Any = None
-        """At the mark before."""
-        self.mark_ns = 0
-        """When `value` was taken [monotonic ns]."""
-
-
 class Watching:
     """The watchpoints of one node.
 
@@ -123,7 +116,12 @@ class Watching:
     def __init__(self, rules: RuleSet, parameter: Callable[[str], Scalar], started_ns: int) -> None:
         self._plan = plan_of(rules)
         self._parameter = parameter
-        self._tracks = [_Track() for _ in range(self._plan.tracks_count)]
+        self._values: list[Any] = [None] * self._plan.tracks_count
+        """Of the last sample, or at the last mark, by the place in the plan; None before the first."""
+        self._befores: list[Any] = [None] * self._plan.tracks_count
+        """At the mark before."""
+        self._marks_ns = [0] * self._plan.tracks_count
+        """When the values were taken [monotonic ns]."""
         self._seen_ns: dict[str, int] = {}
         """When a sample was last there, while one is missing [monotonic ns]."""
         self._whole_ns = started_ns
@@ -199,52 +197,70 @@ class Watching:
 
     def _judge_moving(self, get: Callable[[str], Any], now_ns: int) -> tuple[int, int, int]:
         """The bits that are TRUE, in error, and without enough samples, of those that look at more than the value."""
-        plan, tracks = self._plan, self._tracks
+        plan, values, befores, marks_ns = self._plan, self._values, self._befores, self._marks_ns
         true = error = missing = 0
-        for bit, key, watch, place, is_true_at_zero in plan.rises:
-            value, track = get(key), tracks[place]
+        for bit, key, bound, place, half_ns, is_true_at_zero in plan.rises:
+            value = get(key)
             if value is None:
                 missing |= bit
-            elif value != track.before or value != track.value:
-                found = _rise(watch, track, value, now_ns)
+            elif value != befores[place] or value != values[place]:
+                found = self._rise(place, value, now_ns, half_ns)
                 if not -inf < found < inf:
                     error |= bit
-                elif self._holds(watch, found):
+                elif self._holds(bound, found):
                     true |= bit
-            elif is_true_at_zero or (is_true_at_zero is None and self._holds(watch, 0.0)):
+            elif is_true_at_zero or (is_true_at_zero is None and self._holds(bound, 0.0)):
                 true |= bit
-        for bit, key, watch, place in plan.rates:
-            value, track = get(key), tracks[place]
-            rate = None if value is None else _rate(watch, track, value, now_ns)
+        for bit, key, bound, place, gap_ns_max in plan.rates:
+            value = get(key)
+            rate = None if value is None else self._rate(place, value, now_ns, gap_ns_max)
             if rate is None:
                 missing |= bit
             elif not -inf < rate < inf:
                 error |= bit
-            elif self._holds(watch, rate):
+            elif self._holds(bound, rate):
                 true |= bit
-        for bit, key, watch, place in plan.steadies:
-            value, track = get(key), tracks[place]
+        for bit, key, (compare, threshold, parameter), place in plan.steadies:
+            value = get(key)
             if value is None:
                 missing |= bit
                 continue
-            if value != track.value:
-                track.value, track.mark_ns = value, now_ns
-            if self._holds(watch, (now_ns - track.mark_ns) / NS_PER_S):
+            if value != values[place]:
+                values[place], marks_ns[place] = value, now_ns
+            if compare((now_ns - marks_ns[place]) / NS_PER_S, self._parameter(parameter) if parameter else threshold):
                 true |= bit
         self._is_whole = True
-        for bit, key, watch, is_true_at_zero in plan.ages:
+        for bit, key, bound, is_true_at_zero in plan.ages:
             if get(key) is None:
                 self._is_whole = False
-                if self._holds(watch, (now_ns - self._seen_ns.get(key, self._whole_ns)) / NS_PER_S):
+                if self._holds(bound, (now_ns - self._seen_ns.get(key, self._whole_ns)) / NS_PER_S):
                     true |= bit
-            elif is_true_at_zero or (is_true_at_zero is None and self._holds(watch, 0.0)):
+            elif is_true_at_zero or (is_true_at_zero is None and self._holds(bound, 0.0)):
                 true |= bit
         return true, error, missing
 
-    def _holds(self, watch: Watchpoint, value: float) -> bool:
-        comparison = watch.comparison
-        parameter = comparison.parameter
-        return watch.compare(value, self._parameter(parameter) if parameter else comparison.threshold)
+    def _holds(self, bound: Bound, value: float) -> bool:
+        compare, threshold, parameter = bound
+        return compare(value, self._parameter(parameter) if parameter else threshold)
+
+    def _rate(self, place: int, value: float, now_ns: int, gap_ns_max: int) -> float | None:
+        """The change since the last sample [per second]; None for the first one, also after a gap."""
+        before, gap_ns = self._values[place], now_ns - self._marks_ns[place]
+        self._values[place], self._marks_ns[place] = value, now_ns
+        if before is None or gap_ns > gap_ns_max or gap_ns <= 0:
+            return None
+        rate: float = (value - before) * NS_PER_S / gap_ns
+        return rate
+
+    def _rise(self, place: int, value: float, now_ns: int, half_ns: float) -> float:
+        """The change since the mark before the last; a mark is set every half window."""
+        values, befores, marks_ns = self._values, self._befores, self._marks_ns
+        if values[place] is None:
+            befores[place], values[place], marks_ns[place] = value, value, now_ns
+        elif now_ns - marks_ns[place] >= half_ns:
+            befores[place], values[place], marks_ns[place] = values[place], value, now_ns
+        rise: float = value - befores[place]
+        return rise
 
     def _sort_missing(self, true: int, error: int, missing: int, now_ns: int) -> Bits:
         """What is missing keeps its result until its patience ends."""
@@ -267,23 +283,3 @@ class Watching:
         last = self._last
         self._last = Bits(true | last.true & held, stale | last.stale & held, error | last.error & held, held)
         return self._last
-
-
-def _rate(watch: Watchpoint, track: _Track, value: float, now_ns: int) -> float | None:
-    """The change since the last sample [per second]; None for the first one, also after a gap."""
-    before, gap_ns = track.value, now_ns - track.mark_ns
-    track.value, track.mark_ns = value, now_ns
-    if before is None or gap_ns > watch.stale_after_ns or gap_ns <= 0:
-        return None
-    rate: float = (value - before) * NS_PER_S / gap_ns
-    return rate
-
-
-def _rise(watch: Watchpoint, track: _Track, value: float, now_ns: int) -> float:
-    """The change since the mark before the last; a mark is set every half window."""
-    if track.value is None:
-        track.before, track.value, track.mark_ns = value, value, now_ns
-    elif now_ns - track.mark_ns >= watch.comparison.window_s * NS_PER_S / 2:
-        track.before, track.value, track.mark_ns = track.value, value, now_ns
-    rise: float = value - track.before
-    return rise

@@ -7,12 +7,16 @@ its own arrival and at most one timer.
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from flightsw.errors import LinkError
 from flightsw.net.agent import BundleAgent, BundleId, Delivery
 from flightsw.net.agent_values import PRIORITY_DEFAULT
 from flightsw.net.security import Refusal
 from flightsw.ports import Clock, Frame, Link
+
+LATE_NS: Final = 5 * 1_000_000_000
+"""What the agent has to do may be so late [ns]; more, and its timer is lost."""
 
 
 class Endpoint:
@@ -70,11 +74,12 @@ class Endpoint:
         Raises:
             ConfigError: as of `BundleAgent.send`.
         """
+        now_ns = self._clock.monotonic_ns()
         bundle_id = self.agent.send(
             destination_node,
             service,
             payload,
-            now_ns=self._clock.monotonic_ns(),
+            now_ns=now_ns,
             utc_ns=self._clock.utc_ns(),
             lifetime_ms=lifetime_ms,
             priority=priority,
@@ -84,38 +89,43 @@ class Endpoint:
             padding_bytes=padding_bytes,
             watch=watch,
         )
-        self.flush()
+        self.flush(now_ns)
         return bundle_id
 
-    def flush(self) -> None:
-        """Do what is due now. Call it once to start: contacts that are open then begin. Needs a running event loop."""
+    def flush(self, now_ns: int | None = None) -> None:
+        """Do what is due now. Call it once to start: contacts that are open then begin. Needs a running event loop.
+
+        Args:
+            now_ns: monotonic time [ns], where the caller has looked at the clock.
+        """
         if self._is_serving or self._is_closed:
             # Called from a delivery, or by a wire that answers within `send`: the loop below goes round once more.
             self._is_more = True
             return
         self._is_serving = self._is_more = True
         try:
+            agent, now_ns = self.agent, self._clock.monotonic_ns() if now_ns is None else now_ns
             while self._is_more:
                 self._is_more = False
-                frames = self.agent.pump(self._clock.monotonic_ns())
-                for interface, frame in frames:
+                for interface, frame in agent.pump(now_ns):
                     try:
                         self._link.send(interface, frame)
                     except LinkError:
                         self.frames_lost_count += 1
-                deliveries = self.agent.take_deliveries()
-                for delivery in deliveries:
+                for delivery in agent.take_deliveries():
                     self._on_delivery(delivery)
-                while self.agent.refusals:
-                    self._on_refusal(self.agent.refusals.pop(0))
+                while agent.refusals:
+                    self._on_refusal(agent.refusals.pop(0))
+                if self._is_more:
+                    now_ns = self._clock.monotonic_ns()
         finally:
             self._is_serving = False
             self._arm()
 
-    def is_prompt(self, now_ns: int, late_ns: int) -> bool:
-        """Whether the wire is open, and nothing that the agent had to do has waited for so long [ns]."""
+    def is_prompt(self, now_ns: int) -> bool:
+        """Whether the wire is open, and nothing that the agent had to do has waited for `LATE_NS`."""
         deadline_ns = self.agent.next_deadline_ns()
-        return not self._is_closed and (deadline_ns is None or now_ns - deadline_ns < late_ns)
+        return not self._is_closed and (deadline_ns is None or now_ns - deadline_ns < LATE_NS)
 
     async def close(self) -> None:
         """Stop the timer and close the wire. What waits is lost, as at a power cut."""
@@ -127,8 +137,9 @@ class Endpoint:
 
     def _on_frame(self, interface: int, frame: Frame) -> None:
         if not self._is_closed:
-            self.agent.receive_frame(interface, frame, self._clock.monotonic_ns())
-            self.flush()
+            now_ns = self._clock.monotonic_ns()
+            self.agent.receive_frame(interface, frame, now_ns)
+            self.flush(now_ns)
 
     def _arm(self) -> None:
         """See to it that the timer fires by the agent's next deadline; a timer that is too early may stay."""

@@ -172,6 +172,9 @@ class Transfers:
 
     def poll(self, now_ns: int) -> list[Outgoing]:
         """What to send now, in order."""
+        deadline_ns = self.next_deadline_ns()
+        if deadline_ns is None or deadline_ns > now_ns:
+            return []  # nearly always
         self._resume(now_ns)
         self._intents.end([key for key in self._told if not self._is_under_way(key)])
         self._told.clear()

@@ -81,6 +81,17 @@ def _checked_map(value: Mapping[object, object], _immutable: bool) -> Mapping[ob
     return value
 
 
+_DECODER: Final = cbor2.CBORDecoder(
+    BytesIO(),
+    semantic_decoders=_NO_TAGS,
+    object_hook=_checked_map,
+    max_depth=DEPTH_MAX,
+    allow_indefinite=False,
+    allow_duplicate_keys=False,
+)
+"""One for all values: making one takes as long as decoding a message. It keeps nothing from one to the next."""
+
+
 def _is_plain(value: object, depth_max: int) -> bool:
     """Whether the value is of this module's language. Subclasses are not plain, though they may be written as if."""
     kind = type(value)
@@ -138,16 +149,9 @@ def loads(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX) -> object:
     """
     if len(data) > bytes_max:
         raise MessageError(f"CBOR: {len(data)} bytes, at most {bytes_max} are taken")
-    stream = BytesIO(data)
+    stream = _DECODER.fp = BytesIO(data)
     try:
-        value = cbor2.CBORDecoder(
-            stream,
-            semantic_decoders=_NO_TAGS,
-            object_hook=_checked_map,
-            max_depth=DEPTH_MAX,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-        ).decode()
+        value = _DECODER.decode()
     except cbor2.CBORError as error:
         raise MessageError(f"CBOR: {error.__cause__ or error}") from error
     if stream.tell() != len(data):

@@ -328,7 +328,7 @@ def _step(random: Random, receiver: int, content: bytes) -> tuple[int, bytes]:
 
 
 def _node_sample(random: Random) -> bytes:
-    return session([_step(random, NODE, node_message(random)[:60_000]) for _ in range(random.choice((4, 16, 32)))])
+    return session([_step(random, NODE, node_message(random)) for _ in range(random.choice((4, 16, 32)))])
 
 
 def _blocks(data: bytes, receiver: int, sources: tuple[int, int, int]) -> Iterator[bytes]:
@@ -379,7 +379,7 @@ async def _node_session(data: bytes) -> None:
 
 
 def _ground_sample(random: Random) -> bytes:
-    return session([_step(random, GROUND, _ground_message(random)[:60_000]) for _ in range(random.choice((4, 16, 32)))])
+    return session([_step(random, GROUND, _ground_message(random)) for _ in range(random.choice((4, 16, 32)))])
 
 
 def _ground_message(random: Random) -> bytes:

@@ -8,11 +8,14 @@ STEPS_MAX: Final = 64
 """Steps of a session that are taken: enough to open, misuse and close a session of each kind."""
 STEP: Final = struct.Struct(">BH")
 """Kind and length of a step; the content follows."""
+CONTENT_BYTES_MAX: Final = 65_535
+"""Content of a step [bytes]: what its length field can say. Longer messages are cut, which is hostile too."""
 
 
 def session(steps: list[tuple[int, bytes]]) -> bytes:
     """The bytes of a session."""
-    return b"".join([STEP.pack(kind, len(content)) + content for kind, content in steps])
+    cut = [(kind, content[:CONTENT_BYTES_MAX]) for kind, content in steps]
+    return b"".join([STEP.pack(kind, len(content)) + content for kind, content in cut])
 
 
 def steps_of(data: bytes) -> Iterator[tuple[int, bytes]]:
