@@ -188,7 +188,8 @@ def old_attempts_are_not_fenced(patch: MonkeyPatch) -> None:
 
 
 def weights_are_not_checked(patch: MonkeyPatch) -> None:
-    patch.setattr(Executor, "_sound", lambda self, job, loads_count: True)
+    patch.setattr(Executor, "_sound", lambda *_: True)
+    patch.setattr(Executor, "_is_struck", lambda *_: False)
 
 
 def repeated_commands_execute_again(patch: MonkeyPatch) -> None:

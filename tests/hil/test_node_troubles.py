@@ -100,8 +100,8 @@ def test_a_worker_that_hangs_is_restarted_and_every_job_ends_right(run):
 
 
 def test_a_worker_that_hangs_again_and_again_costs_a_job_and_then_resets_the_node(run):
-    done = run(
-        {"kind": "worker_hang", "at_s": 300.0, "when": "job_running", "clears": "reset"},
+    done = run(  # when the first jobs are done, so that no more urgent one comes meanwhile and runs instead
+        {"kind": "worker_hang", "at_s": 2330.0, "when": "job_running", "clears": "reset"},
         workload=True,
         duration_s=3000.0,
     )
