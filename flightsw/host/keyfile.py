@@ -60,7 +60,7 @@ def load_keys(path: Path) -> KeyRing:
         ConfigError: it cannot be read, others may read it, or it is no key file; names file, field and expectation.
     """
     try:
-        content = tomllib.loads(_read_private(path).decode())
+        content = tomllib.loads(read_private(path).decode())
     except (ValueError, RecursionError):  # without the parser's words, which quote the text
         raise ConfigError(f"{path}: not TOML, expected a key file as `flatrack keys create` writes it") from None
     file = convert(content, _KeyFile, str(path))
@@ -70,10 +70,10 @@ def load_keys(path: Path) -> KeyRing:
         if entry.node in peers:
             raise ConfigError(f"{where}: node: {entry.node} is there twice, expected one entry for each peer")
         keys = tuple(
-            TrafficKey(one.id, _STATES[one.state], _secret(one.key, f"{where}.keys[{number}].key"))
+            TrafficKey(one.id, _STATES[one.state], secret_of(one.key, f"{where}.keys[{number}].key"))
             for number, one in enumerate(entry.keys)
         )
-        peers[entry.node] = PeerKeys(_secret(entry.master, f"{where}.master"), keys, entry.last_id)
+        peers[entry.node] = PeerKeys(secret_of(entry.master, f"{where}.master"), keys, entry.last_id)
     try:
         return KeyRing(file.node, peers)
     except ConfigError as error:
@@ -101,6 +101,15 @@ def save_keys(path: Path, ring: KeyRing, peers: Sequence[int]) -> None:
         for key in shared.keys:
             lines.append(f'    {{ id = {key.key_id}, state = "{key.state.name}", key = "{key.secret.hex()}" }},')
         lines.append("]")
+    write_private(path, "\n".join(lines) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """A new file that only its owner may read.
+
+    Raises:
+        ConfigError: it is there already, or cannot be written.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, OWNER_ONLY)
     except FileExistsError:
@@ -108,12 +117,17 @@ def save_keys(path: Path, ring: KeyRing, peers: Sequence[int]) -> None:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """The content of a key file.
+
+    Raises:
+        ConfigError: it cannot be read, is too long, or lets others at the keys.
+    """
     try:
         # Non-blocking, so that a pipe is refused below instead of waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -134,7 +148,12 @@ def _read_private(path: Path) -> bytes:
         return file.read()
 
 
-def _secret(text: str, where: str) -> bytes:
+def secret_of(text: str, where: str) -> bytes:
+    """A key from its hexadecimal digits.
+
+    Raises:
+        ConfigError: not as many digits as a key has.
+    """
     try:
         secret = bytes.fromhex(text)
     except ValueError:

@@ -40,6 +40,11 @@ class GroundPeer(Protocol):
         ...
 
 
+def node_key(node: str) -> int | str:
+    """A node as the ground takes it: its number or its name."""
+    return int(node) if node.isdecimal() else node
+
+
 class RemoteGround:
     """A running ground, over its control socket. Use as an asynchronous context manager.
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from hil.commands.asking import GroundPeer, asks_ground
+from hil.commands.asking import GroundPeer, asks_ground, node_key
 
 LOOK_S: Final = 0.5
 """How often it is looked whether the trail has come [s]."""
@@ -28,7 +28,7 @@ async def audit_command(ground: GroundPeer, node: str, most: int, wait_s: float)
 
     Ends with 0 when the chain holds, 1 when it does not or has not come.
     """
-    number = await ground.ask("audit", int(node) if node.isdecimal() else node)
+    number = await ground.ask("audit", node_key(node))
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
     while (found := await ground.ask("audit_verdict", number)) is None:

@@ -21,11 +21,6 @@ WAIT = click.option(
 )
 
 
-def node_key(node: str) -> int | str:
-    """A node as the ground takes it: its number or its name."""
-    return int(node) if node.isdecimal() else node
-
-
 async def complete(
     ground: GroundPeer, node: int | str, opcode: str, arguments: list[Any], wait_s: float
 ) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import click
 from flightsw.dictionary import flight_dictionary
 from flightsw.dictionary.text import near, parse_arguments
 from flightsw.errors import ConfigError
-from hil.commands.asking import GroundPeer, asks_ground
+from hil.commands.asking import GroundPeer, asks_ground, node_key
 from hil.commands.completion import Argument, NodeName, Opcode
 
 LOOK_S: Final = 0.2
@@ -48,7 +48,7 @@ async def command_command(
 
 async def _send(ground: GroundPeer, node: str, opcode: str, values: list[Any], wait_s: float) -> bool:
     """Send one command and print its chain; whether it was completed."""
-    number = await ground.ask("command", int(node) if node.isdecimal() else node, opcode, values)
+    number = await ground.ask("command", node_key(node), opcode, values)
     loop = asyncio.get_running_loop()
     until_s, shown_count = loop.time() + wait_s, 0
     while True:

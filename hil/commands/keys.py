@@ -11,7 +11,7 @@ from flightsw.host.keyfile import load_keys, save_keys
 from flightsw.net.keys import KEY_BYTES, KeyRing, KeyState, PeerKeys, TrafficKey, fingerprint
 from hil.bench.scenario import load
 from hil.bench.sky import FIRST_NODE, GROUND_NODE
-from hil.commands.asking import GroundPeer, asks_ground
+from hil.commands.asking import GroundPeer, asks_ground, node_key
 
 SUFFIX: Final = ".keys.toml"
 NODES_PAIRED_MAX: Final = 256
@@ -80,7 +80,7 @@ def list_keys(files: tuple[Path, ...]) -> None:
 @asks_ground
 async def rotate(ground: GroundPeer, node: str) -> None:
     """Have a running ground give NODE (its name or number) a new key over the air; the ground notes how it ends."""
-    number = int(node) if node.isdecimal() else node
+    number = node_key(node)
     key_id = await ground.ask("rotate_key", number, secrets.token_bytes(KEY_BYTES))
     click.echo(f"{node}: key {key_id} is on its way")
 

@@ -7,8 +7,8 @@ import click
 
 from flightsw.errors import ConfigError
 from ground.sequence_text import utc_text
-from hil.commands.asking import GroundPeer, asks_ground
-from hil.commands.chains import LOOK_S, WAIT, complete, node_key
+from hil.commands.asking import GroundPeer, asks_ground, node_key
+from hil.commands.chains import LOOK_S, WAIT, complete
 
 MS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000

@@ -12,8 +12,8 @@ from flightsw.dictionary.sequence_state import SequenceState, decode_dump
 from flightsw.errors import ConfigError, MessageError
 from ground.sequence_text import seconds_text, utc_text
 from ground.sequences import SOURCE_BYTES_MAX, compile_source
-from hil.commands.asking import GroundPeer, asks_ground
-from hil.commands.chains import LOOK_S, WAIT, complete, node_key
+from hil.commands.asking import GroundPeer, asks_ground, node_key
+from hil.commands.chains import LOOK_S, WAIT, complete
 
 SUFFIX: Final = ".fsq"
 """Of compiled sequences."""

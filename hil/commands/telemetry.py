@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from flightsw.wire.messages import Severity
-from hil.commands.asking import GroundPeer, asks_ground
+from hil.commands.asking import GroundPeer, asks_ground, node_key
 
 COLOURS: Final = {
     "RED_LOW": "red",
@@ -35,7 +35,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="A list of JSON o
 @asks_ground
 async def telemetry_command(ground: GroundPeer, node: str, what: str, history: bool, most: int, as_json: bool) -> None:
     """Print the newest values of a NODE's channels: all, or those of WHAT, a packet, a component or a channel."""
-    key: int | str = int(node) if node.isdecimal() else node
+    key: int | str = node_key(node)
     rows: list[dict[str, Any]]
     if history:
         rows = await ground.ask("history", key, what, most)
@@ -64,7 +64,7 @@ async def telemetry_command(ground: GroundPeer, node: str, what: str, history: b
 @asks_ground
 async def events_command(ground: GroundPeer, node: str, most: int, severity: str, as_json: bool) -> None:
     """Print the newest events of a NODE, or of all nodes, oldest first."""
-    rows = await ground.ask("events", (int(node) if node.isdecimal() else node) if node else 0, most)
+    rows = await ground.ask("events", node_key(node) if node else 0, most)
     rows = [row for row in rows if row["severity"] <= Severity[severity]]
     if as_json:
         click.echo(json.dumps(rows))
@@ -85,7 +85,7 @@ async def events_command(ground: GroundPeer, node: str, most: int, severity: str
 @asks_ground
 async def dumps_command(ground: GroundPeer, node: str, kind: str, save: Path | None, as_json: bool) -> bool:
     """Print the data products of a NODE that came on command, oldest first."""
-    key: int | str = int(node) if node.isdecimal() else node
+    key: int | str = node_key(node)
     rows = await ground.ask("dumps", key, kind)
     if as_json:
         click.echo(json.dumps(rows))

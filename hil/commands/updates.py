@@ -1,8 +1,6 @@
 """`flatrack update`: keys, signed manifests, and campaigns of a running ground. docs/update.md explains them."""
 
 import json
-import os
-import stat
 import tempfile
 import zipfile
 from email.parser import HeaderParser
@@ -16,10 +14,10 @@ from boards.simulated.images import TARGET, decode_image
 from boards.slots import LAUNCHER_VERSION, WHEEL
 from flightsw.dictionary import flight_dictionary, load
 from flightsw.errors import ConfigError, MessageError
+from flightsw.host.keyfile import read_private, secret_of, write_private
 from flightsw.objects.digest import digest_of
 from flightsw.storage.manifest import (
     IMAGE_BYTES_MAX,
-    KEY_BYTES,
     SERIAL_MAX,
     SIGNED_BYTES_MAX,
     Manifest,
@@ -30,9 +28,8 @@ from flightsw.storage.manifest import (
     signature_fault,
     version_key,
 )
-from hil.commands.asking import GroundPeer, asks_ground
+from hil.commands.asking import GroundPeer, asks_ground, node_key
 
-OWNER_ONLY: Final = 0o600
 PATH: Final = click.Path(path_type=Path)
 DICTIONARY_FOLDER: Final = "flightsw/dictionary/components/"
 """Where a wheel has its dictionary."""
@@ -50,16 +47,7 @@ def keygen(file: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private_key = Ed25519PrivateKey.generate().private_bytes_raw()
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, OWNER_ONLY)
-    except FileExistsError:
-        raise ConfigError(f"{file}: is there already, expected a new file: keys are never overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(private_key.hex() + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
+    write_private(file, private_key.hex() + "\n")
     public_key = public_key_of(private_key)
     click.echo(f"# key {key_id(public_key).hex()}: for [node] in the settings of each node")
     click.echo(f'update_keys = ["{public_key.hex()}"]')
@@ -107,7 +95,7 @@ def show(manifest: Path, public_key: str | None) -> None:
         click.echo(f"{name:16} {value.hex() if isinstance(value, bytes) else value}")
     click.echo(f"{'key':16} {signed.key_id.hex()}")
     if public_key is not None:
-        fault = signature_fault(signed, [_from_hex(public_key, "--public-key")])
+        fault = signature_fault(signed, [secret_of(public_key, "--public-key")])
         if fault is not None:
             raise ConfigError(f"{manifest}: {fault}")
         click.echo(f"{'signature':16} holds")
@@ -138,7 +126,7 @@ async def start(
     except ValueError:
         raise ConfigError(f"--waves: {waves!r}, expected sizes such as 1,4") from None
     await ground.ask("put_object", data)
-    keys = [int(node) if node.isdecimal() else node for node in nodes]
+    keys = [node_key(node) for node in nodes]
     options: list[Any] = [signed, keys, sizes]
     if soak_s is not None or limit_s is not None:
         from ground.updates import LIMIT_S, SOAK_S
@@ -184,25 +172,7 @@ def _lines(found: dict[str, Any] | None) -> list[str]:
 
 def _load_key(path: Path) -> bytes:
     """A signing key, which nobody but its owner may read."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigError(
-                f"{path}: mode {mode:04o} lets others at the key, expected {OWNER_ONLY:04o} (chmod 600 {path})"
-            )
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    return _from_hex(_read(path, 256).decode("latin-1").strip(), str(path))
-
-
-def _from_hex(text: str, where: str) -> bytes:
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES or len(text) != 2 * KEY_BYTES:
-        raise ConfigError(f"{where}: {len(text)} characters, expected {2 * KEY_BYTES} hexadecimal digits")
-    return key
+    return secret_of(read_private(path).decode("latin-1").strip(), str(path))
 
 
 def _load_manifest(path: Path) -> tuple[Any, Manifest]:
