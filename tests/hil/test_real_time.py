@@ -40,10 +40,13 @@ def run(scenario, time_scale, tmp_path=None, broker="nats"):
 
 def run_kept_up(scenario, time_scale, tmp_path, broker="nats"):
     """A run whose machine fell behind says nothing of what it ran: one that failed so is repeated at half the speed."""
-    outcome = run(scenario, time_scale, tmp_path / "first", broker)
-    if outcome.lag and not outcome.passed:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        outcome = run(scenario, time_scale, tmp_path / name, broker)
+        if outcome.passed or not outcome.lag:
+            break
         print(f"at {time_scale:g} times: {outcome.lag}")
-        outcome = run(scenario, time_scale / 2, tmp_path / "second", broker)
+        time_scale /= 2
     return outcome
 
 
