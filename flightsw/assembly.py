@@ -67,6 +67,9 @@ POWER_KEYS: Final = ("MODE.low_power_enter", "MODE.low_power_leave", "MODE.safe_
 HISTORY: Final = ("events/",)
 """Files that give way on a full disk for states that must be written, once the reserve is used up."""
 
+JOB_DECISIONS: Final = ("job.paused", "job.rolled_back", "job.disagreed")
+"""What the executor logs of its own decisions, for the audit trail."""
+
 NS_PER_S: Final = 1_000_000_000
 
 
@@ -208,7 +211,7 @@ class Assembly:
             want_model=hooks.want_object,
             on_end=hooks.job_ended,
             on_upset=self.scrubber.struck,
-            log=ports.log,
+            log=self.trail.noting(ports.log, *JOB_DECISIONS),
             parameter=self.parameters.value,
         )
 

@@ -52,3 +52,12 @@ def test_the_trail_is_verified_over_the_reset_from_where_it_was(flown: str) -> N
 
 def test_a_node_that_is_not_there_is_named(flown: str) -> None:
     assert "node is 'sat-99', expected one of sat-01, sat-02" in flown
+
+
+def test_what_a_node_decides_of_its_jobs_is_in_the_trail(tmp_path: Path) -> None:
+    procedure = tmp_path / "lines.txt"
+    strike = "strike weight_upset node=sat-02 bits=64 when=job_running"
+    procedure.write_text(f"wait 500\n{strike}\nwait 150\naudit sat-02\n")
+    scenario = Path(__file__).resolve().parents[2] / "examples" / "three.toml"
+    result = CliRunner().invoke(main, ["console", str(scenario), str(procedure)])
+    assert "job.rolled_back job=1 step=2 attempt=1" in result.output
