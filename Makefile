@@ -48,7 +48,7 @@ types: $(VENV)/.dev  ## mypy, strict
 test: lint types  ## linters, types, contracts, tests and a short soak
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not real_time"
 
-test-slow: $(VENV)/.dev  ## what needs minutes: randomised seeds, other Pythons, power cuts on real files
+test-slow: $(VENV)/.dev  ## what needs minutes: 200 randomised seeds, other Pythons, power cuts on real files
 	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not real_time"
 
 test-real-time: $(VENV)/.dev  ## the twelve-node scenario as processes: over ptys, mosquitto, NATS, and mixed
