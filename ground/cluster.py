@@ -346,7 +346,7 @@ class Cluster:
             product = self._store.get(report.product) if report.product else None
         except StorageError as error:
             return f"it rotted here: {error}", b""
-        return self._verify(report, result, product), result
+        return self._verify(request, report, result, product), result
 
     def _resubmit(self, node: int, now_ns: int) -> None:
         """A node was reset: submit again what it may have lost. It takes the same attempt twice without harm."""

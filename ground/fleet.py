@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from flightsw.config import SunInterval
 from flightsw.wire.messages import JobReport
+from ground.ledger import JobRequest
 
-Verify = Callable[[JobReport, bytes, bytes | None], str | None]
-"""(report, result, product that came down) -> why it cannot be, or None."""
+Verify = Callable[[JobRequest, JobReport, bytes, bytes | None], str | None]
+"""(job, report, result, product that came down) -> why it cannot be, or None."""
 OnComplete = Callable[[int, JobReport, bytes], None]
 """(job, report, result), once the job is on record as completed."""
 

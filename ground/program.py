@@ -44,6 +44,7 @@ from flightsw.storage.counters import raise_counter
 from flightsw.wire.messages import JobReport
 from ground.control import UserPort
 from ground.fleet import ClusterConfig, FleetNode
+from ground.results import ResultJudge
 from ground.segment import GroundSegment
 
 NAME: Final = "ground"
@@ -76,14 +77,14 @@ class FleetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class ResultSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`result`: what a result must look like beyond its digest."""
+    """`result`: what a mask must look like beyond its digest; products are held against their factors."""
 
     kind: Literal["cloud_mask"] = "cloud_mask"
     tile_px: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     """Side of a mask [pixel]."""
 
     def verify(self, report: JobReport, result: bytes, product: bytes | None) -> str | None:
-        """Why a result cannot be one, or None."""
+        """Why a mask cannot be one, or None."""
         from flightsw.compute.cloud_mask import decode_mask  # needs numpy, which a ground without results does not
 
         try:
@@ -171,6 +172,7 @@ class GroundProgram:
         disk = FileDisk(base / settings.storage.folder, settings.storage.capacity_bytes)
         resources.callback(disk.close)
         link = await open_wire(settings.link, settings.ground.node, settings.ground.interfaces, resources)
+        judge = ResultJudge(settings.result.verify, lambda digest: ground.store.get(digest))
         ground = GroundSegment(
             clock=clock,
             link=link,
@@ -181,7 +183,7 @@ class GroundProgram:
             dictionary_digest=flight_dictionary().digest,
             beacon_period_s=settings.ground.beacon_period_s,
             store_bytes=settings.ground.store_bytes,
-            verify=settings.result.verify,
+            verify=judge.objection,
             on_complete=self._completed,
             record=log,
             on_crash=ending.fail,
@@ -194,7 +196,7 @@ class GroundProgram:
             policy=SecurityPolicy(settings.ground.sign_telemetry),
         )
         resources.push_async_callback(ground.close)
-        users = UserPort(ground, clock, fleet, (settings.result.kind,)).handlers()
+        users = UserPort(ground, clock, fleet, judge.kinds).handlers()
         if self._control is not None:
             server = await serve(self._control, users)
             resources.push_async_callback(server.close)

@@ -173,7 +173,9 @@ class TimeCorrelation:
         best = min(readings, key=bound_ns)
         clock_ns = best.clock_offset_ns + round((newest.true_ns - best.true_ns) * carried_ppb / PPB)
         stcf_ns = newest.reply.mission_ns - newest.reply.clock_ns
-        return Estimate(clock_ns + stcf_ns, bound_ns(best), drift_ppb, drift_bound_ppb, len(readings), newest)
+        # when the newest was read is known to its bound only, and the clock drifts meanwhile
+        sure_ns = bound_ns(best) - -newest.bound_ns * CLOCK_DRIFT_PPB_MAX // PPB
+        return Estimate(clock_ns + stcf_ns, sure_ns, drift_ppb, drift_bound_ppb, len(readings), newest)
 
     def correction(self, node: int) -> Correction | None:
         """What to command so that the node's mission time is right; None before its first answer.

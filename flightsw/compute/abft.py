@@ -17,14 +17,14 @@ the product and in 64 its checksums: their bound is 0.
 A pointwise convolution is such a product: weights ``(outputs, inputs)`` by pixels ``(inputs, pixels)``.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.errors import BoardError
+from flightsw.ports import ProductChecks
 
 Matrix: TypeAlias = NDArray[Any]
 Product: TypeAlias = Callable[[Matrix, Matrix], Matrix]
@@ -36,26 +36,15 @@ _ROUNDING = 2.0**-24
 _UNDERFLOW = 2.0**-150
 
 
-@dataclass(slots=True)
-class Counts:
-    """What checksums found.
-
-    Attributes:
-        corrected_count: elements put right.
-        repeated_count: products computed again as a whole.
-    """
-
-    corrected_count: int = 0
-    repeated_count: int = 0
-
-
-def checked_product(left: Matrix, right: Matrix, counts: Counts | None = None, product: Product = np.matmul) -> Matrix:
+def checked_product(
+    left: Matrix, right: Matrix, found: ProductChecks | None = None, product: Product = np.matmul
+) -> Matrix:
     """Return the product of two matrices whose sums hold.
 
     Args:
         left: ``(m, k)`` float32 or int8.
         right: ``(k, n)`` of the same type.
-        counts: takes what was found.
+        found: takes what was found.
         product: what multiplies; for int8 it is given int32.
 
     Returns:
@@ -64,27 +53,49 @@ def checked_product(left: Matrix, right: Matrix, counts: Counts | None = None, p
     Raises:
         BoardError: the product does not hold, computed twice, or a factor is not finite.
     """
+    checking = checked(left, right, ProductChecks() if found is None else found)
+    if left.dtype == np.int8:
+        left, right = left.astype(np.int32), right.astype(np.int32)
+    next(checking)
+    try:
+        while True:
+            checking.send(product(left, right))
+    except StopIteration as done:
+        result: Matrix = done.value
+        return result
+
+
+def checked(left: Matrix, right: Matrix, found: ProductChecks) -> Generator[None, Matrix, Matrix]:
+    """Check a product that somebody else computes: it is sent in as often as this asks, and returned when it holds.
+
+    Args:
+        left, right: as of `checked_product`.
+        found: takes what was found.
+
+    Raises:
+        BoardError: the product does not hold, computed twice, or a factor is not finite.
+    """
     assert (left.ndim, right.ndim, left.shape[-1]) == (2, 2, right.shape[0]), "(m, k) by (k, n)"
     assert {left.dtype, right.dtype} in ({np.dtype(np.float32)}, {np.dtype(np.int8)}), "float32 or int8"
     assert left.shape[1] <= INNER_MAX, "longer sums are not exact in 32 bits"
-    counts = Counts() if counts is None else counts
     is_exact = left.dtype == np.int8
     if is_exact:
         left, right = left.astype(np.int32), right.astype(np.int32)
     checksums = _Checksums(left, right, is_exact)
-    result = product(left, right)
+    result = yield
     rows, columns = checksums.wrong(result)
     if len(rows) == len(columns) == 1:
         row, column = int(rows[0]), int(columns[0])
         result = result.copy()
         result[row, column] = checksums.element(row, column)
-        counts.corrected_count += 1
+        found.corrected_count += 1
         rows, columns = checksums.wrong(result)
     if len(rows) or len(columns):
-        counts.repeated_count += 1
-        result = product(left, right)
+        found.repeated_count += 1
+        result = yield
         rows, columns = checksums.wrong(result)
     if len(rows) or len(columns):
+        found.refused_count += 1
         raise BoardError(f"a product of {left.shape} by {right.shape} does not hold, computed twice")
     return result
 

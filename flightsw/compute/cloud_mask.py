@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from flightsw.compute.inference import InferenceCache, ModelImage
 from flightsw.errors import MessageError, StorageError
 
+NAME: Final = "cloud_mask"
+"""The kind of job."""
+
 STEPS: Final = 8
 """Steps of a job: one for each symmetry of the square."""
 
@@ -118,12 +121,26 @@ def advance(state: CloudMaskState, tile: DnTile, image: ModelImage, cache: Infer
         ConfigError: ONNX Runtime is missing, or refuses the model.
         BoardError: The image was struck and no longer runs.
     """
+    return added(state, tile, image.run(asked(state, tile), cache))
+
+
+def asked(state: CloudMaskState, tile: DnTile) -> NDArray[np.float32]:
+    """Return what the network is asked in the next step, ``(1, 4, h, w)``.
+
+    Raises:
+        StorageError: The state belongs to a tile of another size.
+    """
     assert state.step < STEPS, "a finished job does no further step"
     assert tile.shape[2:] == (BANDS,), "the tile codec hands us four bands"
+    if state.logit_sum.shape != tile.shape[:2]:
+        raise StorageError(f"checkpoint: of a tile {state.logit_sum.shape}; expected {tile.shape[:2]}")
+    return network_input(tile, state.step)
+
+
+def added(state: CloudMaskState, tile: DnTile, answer: NDArray[np.float32]) -> CloudMaskState:
+    """Return the state after a step in which the network gave this answer, logits ``(1, 1, h, w)``."""
     height, width = tile.shape[:2]
-    if state.logit_sum.shape != (height, width):
-        raise StorageError(f"checkpoint: of a tile {state.logit_sum.shape}; expected {(height, width)}")
-    logits = turn_back(image.run(network_input(tile, state.step), cache)[0, 0], state.step)[:height, :width]
+    logits = turn_back(answer[0, 0], state.step)[:height, :width]
     with np.errstate(all="ignore"):  # a struck model may add infinities of both signs
         return CloudMaskState(state.step + 1, state.logit_sum + logits)
 

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from flightsw.component import Report
 from flightsw.compute.budget import Budget, Verdict
 from flightsw.compute.jobs import FINAL_STATES, Job, JobTable
 from flightsw.compute.models import Models, Scrub
 from flightsw.config import NodeConfig
 from flightsw.errors import BoardError, ConfigError, SensorError, StorageError, WireError
 from flightsw.objects.store import ObjectStore
-from flightsw.ports import Board, Clock, Log, Model, Runner
+from flightsw.ports import Board, Clock, Log, Model, ProductChecks, Runner
 from flightsw.storage.voting import agreed
 from flightsw.wire.messages import JobReport, JobState
 
@@ -38,6 +39,7 @@ class Executor:
         want_model: called with (digest, size) when the stored model is missing or rotten.
         on_end: called when an attempt has its report.
         on_upset: called with (digest, scrub result) when weights did not hold.
+        report: takes events.
         log: the on-board log.
         parameter: values of MODELS, which measures against strikes are on.
     """
@@ -57,6 +59,7 @@ class Executor:
         want_model: Callable[[bytes, int], None],
         on_end: Callable[[Job], None],
         on_upset: Callable[[bytes, Scrub], None],
+        report: Report,
         log: Log,
         parameter: Callable[[str], Any],
     ) -> None:
@@ -72,6 +75,7 @@ class Executor:
         self._want_model = want_model
         self._on_end = on_end
         self._on_upset = on_upset
+        self._report = report
         self._log = log
         self._parameter = parameter
         self._wake = asyncio.Event()
@@ -83,6 +87,10 @@ class Executor:
         """Steps that came out differently when computed twice."""
         self.outvoted_count = 0
         """Results that needed a third vote."""
+        self._did_not_run = ""
+        """Why the last step that gave nothing gave nothing."""
+        self.checks = ProductChecks()
+        """What the checksums of matrix products found."""
         self._hangs: dict[tuple[int, int], int] = {}
         """(job, attempt) -> times that the worker hung in it."""
         self._owed = 0
@@ -203,10 +211,7 @@ class Executor:
             self._draw(step_w)
             self._answer()
             self._busy(self._clock.monotonic_ns() + round(STEP_PATIENCE * step_s * NS_PER_S))
-            try:
-                after = await self._runner.step(spec.kind, model, job.working, data, spec.step_mpix)
-            except BoardError:  # struck so badly that it does not even run; the check below mends it
-                after = None
+            after = await self._step(job, model, data)
             if job.state is not JobState.RUNNING or self._jobs.jobs.get(spec.job_id) is not job:
                 return True  # cancelled or replaced by a newer attempt meanwhile
             job.steps_run_count += 1
@@ -233,7 +238,8 @@ class Executor:
                 continue
             strikes += 1
             if strikes > STRIKES_MAX:
-                self._end(job, JobState.FAILED, f"struck {strikes} times since the last checkpoint")
+                why = f": {self._did_not_run}" if after is None else ""
+                self._end(job, JobState.FAILED, f"struck {strikes} times since the last checkpoint{why}")
                 return True
             reloaded = self._load(job)
             if reloaded is None:
@@ -242,6 +248,23 @@ class Executor:
             loads_count = self._models.loads_count(spec.model)
         self._complete(job, data)
         return True
+
+    async def _step(self, job: Job, model: Model, data: bytes) -> bytes | None:
+        """Run one step; None when it did not run, or its products do not hold: the caller's check mends the model."""
+        spec, found = job.spec, ProductChecks()
+        checks = found if self._parameter("MODELS.abft") else None
+        try:
+            return await self._runner.step(spec.kind, model, job.working, data, spec.step_mpix, checks)
+        except BoardError as error:  # struck so badly that it does not even run, or its worker died
+            self._did_not_run = str(error)
+            return None
+        finally:
+            if found != ProductChecks():
+                counts = (found.corrected_count, found.repeated_count, found.refused_count)
+                self.checks.corrected_count += found.corrected_count
+                self.checks.repeated_count += found.repeated_count
+                self.checks.refused_count += found.refused_count
+                self._report("MODELS.PRODUCT_STRUCK", spec.job_id, job.step, *counts)
 
     def _draw(self, load_w: float) -> None:
         self.load_w = load_w
@@ -326,7 +349,7 @@ class Executor:
         result_digest = self._store.put(result)
         self._store.pin(result_digest)
         product_digest = b""
-        if is_wanted:
+        if is_wanted and product:
             product_digest = self._store.put(product)
             self._store.pin(product_digest)
         self._end(job, JobState.COMPLETED, "", result_digest, len(result), product_digest, len(product), measure)

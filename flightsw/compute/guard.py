@@ -42,7 +42,7 @@ class WeightGuard(NamedTuple):
     low: Words
     high: Words
 
-    def words(self, data: bytes | bytearray) -> Words:
+    def words(self, data: bytes | bytearray | memoryview) -> Words:
         """Return a copy of all weights ``(weights,)``, in the order of the file."""
         return np.concatenate(
             [np.frombuffer(data, "<u4", tensor.length // FLOAT_BYTES, tensor.start) for tensor in self.tensors]
@@ -71,7 +71,7 @@ class WeightGuard(NamedTuple):
         is_near = (magnitude <= high + _NEAR) & (magnitude + _NEAR >= low)
         return np.where(is_one, flipped_back, np.where(is_near, bound, np.uint32(0))).astype(np.uint32)
 
-    def mend(self, data: bytearray) -> int:
+    def mend(self, data: bytearray | memoryview) -> int:
         """Mend the weights in a file in place; return how many were out of range."""
         words = self.words(data)
         where = self.outside(words)
@@ -93,7 +93,11 @@ def guard_of(data: bytes, name: str) -> WeightGuard:
     Raises:
         ConfigError: The bytes are not an ONNX model with float weights inside.
     """
-    tensors = weight_tensors(data, name)
+    return guard_of_tensors(data, weight_tensors(data, name))
+
+
+def guard_of_tensors(data: bytes, tensors: tuple[WeightTensor, ...]) -> WeightGuard:
+    """Return the guard of float32 tensors that lie in some bytes."""
     low, high = [], []
     for tensor in tensors:
         magnitudes = np.frombuffer(data, "<u4", tensor.length // FLOAT_BYTES, tensor.start) & _MAGNITUDE

@@ -106,18 +106,18 @@ class ModelImage:
         data: The bytes of the file; whoever changes them changes the model.
     """
 
-    def __init__(self, data: bytes, name: str = "model") -> None:
+    def __init__(self, data: bytes | bytearray | memoryview, name: str = "model") -> None:
         """Load a model.
 
         Args:
-            data: An ONNX file.
+            data: An ONNX file. Bytes are copied; memory that can be changed is used where it lies.
             name: What the model is called in messages.
 
         Raises:
             ConfigError: The bytes are not an ONNX model with float weights inside.
         """
         self.name = name
-        self.data = bytearray(data)
+        self.data = bytearray(data) if isinstance(data, bytes) else data
         self._guard = guard_of(bytes(data), name)
         self._digest_at_load = self.digest()
 

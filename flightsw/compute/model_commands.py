@@ -37,6 +37,9 @@ class ModelControl:
             "mended": self._models.mended_count,
             "disagreed": self._executor.disagreed_count,
             "outvoted": self._executor.outvoted_count,
+            "products_corrected": self._executor.checks.corrected_count,
+            "products_repeated": self._executor.checks.repeated_count,
+            "products_refused": self._executor.checks.refused_count,
         }
 
     def _scrub(self) -> Outcome:

@@ -76,6 +76,7 @@ class ModeControl:
         self._started_ns = clock.monotonic_ns()
         self._readings: dict[str, float] = {}
         self._sampled_ns = 0
+        self._mended_known_count = 0
         self.sensors: Sensors | None = None
         """The last reading, None before the first."""
 
@@ -102,6 +103,7 @@ class ModeControl:
         A reading that is no newer than the last one counts as none, and of one that is, only what can be.
         """
         modes = self._modes
+        self._check_copies(now_ns)
         if modes.mode is Mode.MAINTENANCE and now_ns - modes.entered_ns >= self._maintenance_max_s() * NS_PER_S:
             self._apply(Cause.MAINTENANCE_OVER)
         readings = self._readings
@@ -152,6 +154,7 @@ class ModeControl:
             "heat_margin_k": round(self._electronics_max_degc - read.electronics_degc, 2),
             "unexplained_w": round(read.load_w - self._idle_w - self._job_load_w(), 2),
             "memory_share": round(read.memory_share, 3),
+            "mended": self._modes.voted.corrected_count,
         }
 
     def samples(self) -> dict[str, Scalar]:
@@ -189,6 +192,16 @@ class ModeControl:
             return False
         self._tell()
         return True
+
+    def _check_copies(self, now_ns: int) -> None:
+        """Look at the copies of the mode, and tell what radiation did to them."""
+        modes = self._modes
+        _ = modes.mode  # a vote
+        if modes.voted.corrected_count != self._mended_known_count:
+            self._mended_known_count = modes.voted.corrected_count
+            self._report("MODE.MENDED", modes.voted.corrected_count)
+        if modes.take_loss(now_ns=now_ns, utc_ns=self._clock.utc_ns()):
+            self._tell()
 
     def _tell(self) -> None:
         entry = self._modes.last

@@ -13,6 +13,7 @@ import msgspec
 from flightsw.errors import MessageError, StorageError
 from flightsw.ports import Disk
 from flightsw.storage.copies import TwoCopies
+from flightsw.storage.voting import Voted
 from flightsw.wire import cbor
 from flightsw.wire.messages import Mode
 
@@ -35,6 +36,7 @@ class Cause(Enum):
     NOMINAL_COMMANDED = "nominal commanded"
     MAINTENANCE_COMMANDED = "maintenance commanded"
     MAINTENANCE_OVER = "maintenance time over"
+    COPIES_LOST = "no two copies of the mode agree"
 
     __hash__ = object.__hash__  # as quick as it is good: members are single, and each cycle looks one up
 
@@ -60,6 +62,7 @@ TRANSITIONS: Final[dict[tuple[Mode, Cause], Mode]] = {
     (Mode.LOW_POWER, Cause.CHARGE_CRITICAL): Mode.SAFE,
     (Mode.LOW_POWER, Cause.RULE_FIRED): Mode.SAFE,
     (Mode.LOW_POWER, Cause.SAFE_COMMANDED): Mode.SAFE,
+    (Mode.SAFE, Cause.COPIES_LOST): Mode.SAFE,
     (Mode.SAFE, Cause.NOMINAL_COMMANDED): Mode.NOMINAL,
     (Mode.SAFE, Cause.MAINTENANCE_COMMANDED): Mode.MAINTENANCE,
     (Mode.MAINTENANCE, Cause.CHARGE_CRITICAL): Mode.SAFE,
@@ -125,6 +128,8 @@ HISTORY_MAX: Final = 16
 STATE_NAME: Final = "mode"
 """File name of the kept state, before the endings of its two copies."""
 
+_MODE_OF_BYTES: Final = {bytes((mode,)): mode for mode in Mode}
+
 NS_PER_S: Final = 1_000_000_000
 
 
@@ -167,10 +172,15 @@ class ModeManager:
         boot_count: which boot this is.
         limits: thresholds of power control; may be set anew.
         started_ns: when this boot began [monotonic ns].
+        is_voted: compare the copies of the mode whenever it is asked; may be set anew.
     """
 
-    def __init__(self, disk: Disk, boot_count: int, limits: PowerLimits, started_ns: int) -> None:
-        self.mode = Mode.BOOT
+    def __init__(
+        self, disk: Disk, boot_count: int, limits: PowerLimits, started_ns: int, is_voted: bool = True
+    ) -> None:
+        self.voted = Voted(Mode.BOOT, _mode_bytes, _MODE_OF_BYTES.__getitem__, Mode.SAFE)
+        """The mode in three copies: everything on board asks it, for days."""
+        self.is_voted = is_voted
         self.limits = limits
         self.entered_ns = started_ns
         """When the mode was entered [monotonic ns]."""
@@ -182,9 +192,15 @@ class ModeManager:
         self._started_ns = started_ns
         self._copies = TwoCopies(disk, STATE_NAME)
         self._is_safe_kept = False
+        self._losses_known_count = 0
         self.history: list[ModeEntry] = []
         """The last changes, oldest first, over resets."""
         self._load()
+
+    @property
+    def mode(self) -> Mode:
+        """The mode that at least two copies hold; SAFE when no two agree."""
+        return self.voted.value if self.is_voted else self.voted.unchecked
 
     def boot(self, is_looping: bool, *, now_ns: int, utc_ns: int) -> None:
         """Leave BOOT: into SAFE when the node was there, boots do not last, or nobody knows; else into NOMINAL."""
@@ -202,7 +218,7 @@ class ModeManager:
         after = TRANSITIONS.get((self.mode, cause))
         if after is None:
             return False
-        self.mode = after
+        self.voted.value = after
         self.entered_ns = now_ns
         uptime_s = (now_ns - self._started_ns) // NS_PER_S
         entry = ModeEntry(after, cause, rule, self._boot_count, uptime_s, utc_ns)
@@ -213,6 +229,13 @@ class ModeManager:
             self._is_safe_kept = False  # MAINTENANCE does not end it: a reset there leads back to SAFE
         self._store()
         return True
+
+    def take_loss(self, *, now_ns: int, utc_ns: int) -> bool:
+        """Put on record that a vote found no majority since the last time, which has led to SAFE; says whether so."""
+        if self.voted.lost_count == self._losses_known_count:
+            return False
+        self._losses_known_count = self.voted.lost_count
+        return self.apply(Cause.COPIES_LOST, now_ns=now_ns, utc_ns=utc_ns)
 
     def observe(self, charge_share: float, sunlight: float, *, now_ns: int, utc_ns: int) -> bool:
         """Judge one reading of the sensors (power control); says whether the mode changed."""
@@ -264,6 +287,10 @@ class ModeManager:
             self.unsaved_reason = str(error)
         else:
             self.unsaved_reason = ""
+
+
+def _mode_bytes(mode: Mode) -> bytes:
+    return bytes((mode,))
 
 
 def _unpack(data: bytes) -> tuple[bool, list[ModeEntry]]:

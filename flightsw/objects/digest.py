@@ -79,7 +79,7 @@ class ChunkTree:
 
     __slots__ = ("_levels", "digest")
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         starts = range(0, len(view), CHUNK_BYTES) or (0,)
         level = [_leaf(view[start : start + CHUNK_BYTES]) for start in starts]
@@ -103,7 +103,7 @@ class ChunkTree:
         return b"".join(partners)
 
 
-def digest_of(data: bytes | bytearray) -> bytes:
+def digest_of(data: bytes | bytearray | memoryview) -> bytes:
     """The name of an object."""
     return ChunkTree(data).digest
 

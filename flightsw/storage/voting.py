@@ -61,6 +61,14 @@ class Voted(Generic[T]):
         encoded = self._encode(value)
         self._copies = tuple(bytearray(encoded) for _ in range(COPIES))
 
+    @property
+    def unchecked(self) -> T:
+        """What the first copy says, compared with nothing; the fallback when that is no value."""
+        try:
+            return self._decode(bytes(self._copies[0]))
+        except (KeyError, ValueError):
+            return self._fallback
+
     def copies(self) -> tuple[bytearray, ...]:
         """The copies themselves: what radiation can strike."""
         return self._copies

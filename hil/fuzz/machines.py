@@ -24,7 +24,7 @@ from flightsw.net.ltp import LtpConfig
 from flightsw.node import Node
 from flightsw.objects.digest import digest_of
 from flightsw.objects.store import ObjectStore
-from flightsw.ports import Model, NodePorts, Random
+from flightsw.ports import Model, NodePorts, ProductChecks, Random
 from flightsw.wire.bundles import Bundle, encode_bundle
 from flightsw.wire.cbor import UNSIGNED, encode_head
 from flightsw.wire.eids import DTN_NONE, Eid
@@ -248,7 +248,15 @@ class AnyRunner:
         """A watt."""
         return 1.0
 
-    async def step(self, kind: str, model: Model, state: bytes, data: bytes, work_mpix: float) -> bytes:
+    async def step(
+        self,
+        kind: str,
+        model: Model,
+        state: bytes,
+        data: bytes,
+        work_mpix: float,
+        checks: ProductChecks | None = None,
+    ) -> bytes:
         """One byte more."""
         await asyncio.sleep(self.step_s(kind, work_mpix))
         return state + b"s"
@@ -419,7 +427,7 @@ async def _ground_session(data: bytes) -> None:
         dictionary_digest=bytes(8),
         beacon_period_s=10.0,
         store_bytes=1 << 22,
-        verify=lambda report, result, product: None,
+        verify=lambda request, report, result, product: None,
         on_complete=lambda job, report, result: None,
         record=lambda kind, fields: None,
         on_crash=crashes.append,

@@ -7,14 +7,15 @@ from typing import Final
 import msgspec
 
 from flightsw.config import NodeConfig
-from flightsw.errors import ConfigError, FrameError, SegmentError
+from flightsw.dictionary.hardware_report import decode_report, encode_report
+from flightsw.errors import ConfigError, FrameError, MessageError, SegmentError
 from flightsw.host.keyfile import load_keys, save_keys
 from flightsw.host.settings import load_json
 from flightsw.link.record_stream import RecordReader, stuff_record
 from flightsw.link.records import pack_record, unpack_record
 from flightsw.link.urls import parse_url
 from flightsw.net.plans import PlanRow, encode_plan, plan_of
-from flightsw.ports import Random
+from flightsw.ports import Capability, Random, Support
 from flightsw.wire.frames import CodedFrame
 from hil.capture.inspection import Inspection, Layer
 from hil.capture.packets import Capture
@@ -41,6 +42,15 @@ JSON_TEXT: Final = """{"node": 3,
 {"index": 0,
 "name": "radio",
 "coding": "ccsds-rs-1"}]}
+"""
+
+
+HARDWARE_TEXT: Final = """{"capabilities": [
+{"name": "memory_limit", "support": "ABSENT", "detail": "no memory controller"},
+{"name": "watchdog", "support": "PRESENT", "detail": "15 s"}],
+"power_modes": ["ondemand", "powersave"],
+"reading": {"sampled_ns": 7, "temperatures_degc": {"cpu-thermal": 48.3},
+"is_throttled": null, "memory_share": 0.25, "troubles": {"rpi_volt": "ENOENT"}}}
 """
 
 
@@ -154,6 +164,12 @@ def _json(data: bytes) -> None:
     load_json(input_file(data, ".json"), NodeConfig)
 
 
+def _hardware(data: bytes) -> None:
+    report = decode_report(data)
+    rows = tuple(Capability(one.name, Support[one.support], one.detail) for one in report.capabilities)
+    assert decode_report(encode_report(rows, report.power_modes, report.reading)) == report
+
+
 @cache
 def _keys_text() -> str:
     path = input_file(b"", ".toml")
@@ -194,4 +210,5 @@ def outside() -> list[Decoder]:
         Decoder("key-file", (ConfigError,), _keys_sample, _keys, 40.0),
         Decoder("plan-file", (ConfigError,), _plan_sample, _plan, 10.0),
         Decoder("settings-json", (ConfigError,), partial(text_sample, JSON_TEXT), _json, 50.0),
+        Decoder("hardware-report", (MessageError,), partial(text_sample, HARDWARE_TEXT), _hardware, 3.0),
     ]

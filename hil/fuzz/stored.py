@@ -17,7 +17,7 @@ import numpy as np
 
 from boards import boot_record
 from boards.simulated.images import decode_image
-from flightsw.compute import cloud_mask, jobs
+from flightsw.compute import cloud_mask, jobs, matrix_file, matrix_product
 from flightsw.config import BoardProfile, InterfaceConfig, NodeConfig, load_toml
 from flightsw.core.update_states import UpdateRecord, UpdateState, decode_record
 from flightsw.errors import ConfigError, MessageError, StorageError
@@ -329,6 +329,39 @@ def _checkpoint_sample(random: Random) -> bytes:
     return cloud_mask.begin(cloud_mask.decode_tile(tile)).to_bytes()
 
 
+def _matrix_sample(random: Random) -> bytes:
+    """A matrix, or one whose header says something else."""
+    shape, kind = (random.choice((1, 3, 40)), random.choice((1, 5))), random.choice(list(matrix_file.TYPES))
+    data = matrix_file.encode_matrix(np.zeros(shape, matrix_file.TYPES[kind]))
+    if random.random() < 0.5:
+        return data
+    said = repr(kind).encode()
+    other = random.choice(("'<f8'", "'>f4'", "'|O'", "'<f4'", "'<i4'", "__import__('os')"))
+    sides = str(shape).encode()
+    size = random.choice((f"({shape[1]}, {shape[0]})", "(3,)", "()", "(-1, 5)", "(99999999, 99999999)", "(01, 5)"))
+    return data.replace(said, other.encode()).replace(sides, size.encode())
+
+
+def _matrix(data: bytes) -> None:
+    matrix = matrix_file.decode_matrix(data)
+    again = matrix_file.encode_matrix(matrix)
+    assert matrix_file.decode_matrix(again).tobytes() == matrix.tobytes()
+    assert again[-matrix.nbytes :] == data[-matrix.nbytes :], "what stands is what is read"
+
+
+def _product_checkpoint_sample(random: Random) -> bytes:
+    kind = random.choice(("<f4", "<i4"))
+    rows = np.zeros((random.choice((0, 1, 512)), random.choice((1, 7))), kind)
+    return matrix_product.ProductState(rows, random.choice((1, 512, 600))).to_bytes()
+
+
+def _product_checkpoint(data: bytes) -> None:
+    state = matrix_product.ProductState.from_bytes(data)
+    assert state.to_bytes() == data
+    if len(state.rows) == state.rows_count:
+        matrix_product.finish(state)
+
+
 # -- files of the user
 
 
@@ -421,6 +454,8 @@ def stored() -> list[Decoder]:
         Decoder("tile", (MessageError,), _tile_sample, _tile, 2.0),
         Decoder("mask", (MessageError,), _tile_sample, _mask, 2.0),
         Decoder("checkpoint", storage, _checkpoint_sample, _checkpoint, 2.0),
+        Decoder("matrix", (MessageError,), _matrix_sample, _matrix, 2.0),
+        Decoder("product-checkpoint", storage, _product_checkpoint_sample, _product_checkpoint, 2.0),
         Decoder("scenario", config, partial(text_sample, SCENARIO_TEXT), _scenario, 80.0),
         Decoder("tle", config, _tle_sample, _tle, 50.0),
         Decoder("omm-json", config, partial(text_sample, OMM_TEXT.replace(", ", ",\n")), partial(_omm, ".json"), 40.0),

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flightsw.compute.abft import Counts, checked_product
+from flightsw.compute.abft import checked_product
 from flightsw.errors import BoardError
+from flightsw.ports import ProductChecks
 
 
 def factors(seed: int, shape: tuple[int, int, int] = (9, 17, 13), kind: type = np.float32) -> tuple[Any, Any]:
@@ -38,43 +39,45 @@ def striking(*places: tuple[int, int, float], times: int = 1) -> Any:
 @given(st.integers(0, 10_000), st.tuples(*(st.integers(1, 200),) * 3))
 def test_rounding_is_never_taken_for_an_error(seed: int, shape: tuple[int, int, int]) -> None:
     left, right = factors(seed, shape)
-    counts = Counts()
+    counts = ProductChecks()
     assert np.array_equal(checked_product(left, right, counts), left @ right)
-    assert counts == Counts()
+    assert counts == ProductChecks()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 8), st.integers(0, 12), st.sampled_from([1e9, -1e9, np.inf, np.nan]))
 def test_one_wrong_element_is_put_right(seed: int, row: int, column: int, value: float) -> None:
     left, right = factors(seed)
-    counts = Counts()
+    counts = ProductChecks()
     found = checked_product(left, right, counts, striking((row, column, value)))
     expected = left.astype(np.float64) @ right
     assert np.abs(found - expected).max() <= 1e-5 * (np.abs(left).astype(np.float64) @ np.abs(right)).max()
-    assert counts == Counts(corrected_count=1)
+    assert counts == ProductChecks(corrected_count=1)
 
 
 def test_integers_are_checked_to_the_last_bit() -> None:
     left, right = factors(1, kind=np.int8)
     expected = left.astype(np.int32) @ right.astype(np.int32)
-    counts = Counts()
+    counts = ProductChecks()
     found = checked_product(left, right, counts, striking((3, 4, int(expected[3, 4]) ^ 1)))
     assert np.array_equal(found, expected)
-    assert counts == Counts(corrected_count=1)
+    assert counts == ProductChecks(corrected_count=1)
 
 
 def test_two_wrong_elements_make_the_product_be_computed_again() -> None:
     left, right = factors(2)
-    counts = Counts()
+    counts = ProductChecks()
     found = checked_product(left, right, counts, striking((1, 2, 1e9), (5, 7, -1e9)))
     assert np.array_equal(found, left @ right)
-    assert counts == Counts(repeated_count=1)
+    assert counts == ProductChecks(repeated_count=1)
 
 
 def test_a_product_that_stays_wrong_is_refused() -> None:
     left, right = factors(3)
+    counts = ProductChecks()
     with pytest.raises(BoardError, match="does not hold"):
-        checked_product(left, right, product=striking((1, 2, 1e9), (5, 7, -1e9), times=2))
+        checked_product(left, right, counts, striking((1, 2, 1e9), (5, 7, -1e9), times=2))
+    assert counts == ProductChecks(repeated_count=1, refused_count=1)
 
 
 def test_a_factor_that_is_not_finite_is_refused() -> None:

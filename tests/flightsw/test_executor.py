@@ -15,18 +15,20 @@ from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from boards.simulated.runner import SimulatedRunner
 from flightsw.component import Outcome
-from flightsw.compute import cloud_mask
+from flightsw.compute import cloud_mask, matrix_file, matrix_product
 from flightsw.compute.budget import Budget
 from flightsw.compute.executor import STRIKES_MAX, Executor
 from flightsw.compute.inference import InferenceCache, ModelImage
 from flightsw.compute.job_commands import JobControl
 from flightsw.compute.jobs import JobTable
+from flightsw.compute.model_commands import ModelControl
 from flightsw.compute.models import Models, Scrub
 from flightsw.config import InterfaceConfig, NodeConfig, SunInterval
 from flightsw.dictionary.accessors.jobs_names import Pause
 from flightsw.errors import BoardError, StorageError
 from flightsw.objects.store import ObjectStore, digest_of, object_name
 from flightsw.wire.messages import CommandCode, JobSpec, JobState
+from ground.results import product_objection
 from hil.sim.disk import SimulatedDisk
 from hil.sim.loop import VirtualLoop
 
@@ -85,7 +87,8 @@ def spec(job_id=1, attempt=1, number=0, priority=4, deadline_s=10_000, checkpoin
 class Payload:
     """A board with its disk, and an executor that can be lost and built again from the disk."""
 
-    def __init__(self, charge_share=0.9, capacity_bytes=1 << 22):
+    def __init__(self, charge_share=0.9, capacity_bytes=1 << 22, product=np.matmul):
+        self.product = product
         self.loop = asyncio.get_running_loop()
         self.clock = LoopClock(lambda: self.loop.now_ns, 0)
         self.board = SimulatedBoard(PROFILE, self.clock, lambda now_ns: 1.0, charge_share)
@@ -94,6 +97,7 @@ class Payload:
         self.log = []
         self.wanted = []
         self.upsets = []
+        self.events = []
         self.ended = []
         self.states_kept = []
         self.parameters = {
@@ -101,6 +105,7 @@ class Payload:
             "MODELS.scrub_on_checkpoint": True,
             "MODELS.duplicate_steps": False,
             "MODELS.vote_results": True,
+            "MODELS.abft": True,
         }
         self.boot()
         for data in (MODEL, tile()):
@@ -109,7 +114,7 @@ class Payload:
     def boot(self):
         now_ns = self.clock.monotonic_ns()
         self.store = ObjectStore(self.disk, 1 << 22)
-        self.runner = SimulatedRunner(PROFILE, CACHE)
+        self.runner = SimulatedRunner(PROFILE, CACHE, self.product)
         self.jobs = JobTable(self.disk, 8, now_ns)
         self.models = Models(self.store, self.runner)
         self.executor = Executor(
@@ -125,6 +130,7 @@ class Payload:
             want_model=lambda digest, size_bytes: self.wanted.append((digest, size_bytes)),
             on_end=lambda job: self.ended.append(job.report),
             on_upset=lambda digest, found: self.upsets.append(found),
+            report=lambda *event: self.events.append(event),
             log=self.note,
             parameter=self.parameters.__getitem__,
         )
@@ -393,7 +399,7 @@ def test_a_board_that_is_struck_again_and_again_gives_the_job_up():
             await asyncio.sleep(STEP_S)
         (report,) = payload.ended
         assert report.state is JobState.FAILED
-        assert "struck 9 times since" in report.detail
+        assert report.detail == "struck 9 times since the last checkpoint"
         assert payload.states_kept == []
 
     flown(scene)
@@ -523,6 +529,147 @@ def test_a_result_that_comes_out_three_ways_fails_the_job():
         (report,) = payload.ended
         assert report.state is JobState.FAILED
         assert "three times" in report.detail
+
+    flown(scene)
+
+
+# Products with checksums
+
+
+MATRICES = [
+    np.random.Generator(np.random.PCG64(1)).standard_normal(size).astype("<f4") for size in ((1100, 40), (40, 9))
+]
+LEFT, RIGHT = (matrix_file.encode_matrix(one) for one in MATRICES)
+PRODUCT = MATRICES[0] @ MATRICES[1]
+PRODUCT_STEPS = matrix_product.steps_count(len(PRODUCT))
+
+
+class StruckProduct:
+    """Multiplies, and puts a wrong number where it is struck, as many times as it is told."""
+
+    def __init__(self, places=((3, 4),), times=1):
+        self.places = places
+        self.left_times = times
+
+    def __call__(self, left, right):
+        result = left @ right
+        if self.left_times:
+            self.left_times -= 1
+            for place in self.places:
+                result[place] = 1e6
+        return result
+
+
+def product_spec(**changes):
+    model, data = digest_of(LEFT), digest_of(RIGHT)
+    asked = {"kind": "matrix_product", "model": model, "model_bytes": len(LEFT), "data": data, "data_bytes": len(RIGHT)}
+    asked |= {"steps_count": PRODUCT_STEPS, "product_measure_max": 1e9}
+    return msgspec.structs.replace(spec(checkpoint_steps=1), **asked | changes)
+
+
+async def computed_product(payload):
+    """The report of a job that multiplies, and the product that it brings back."""
+    for data in (LEFT, RIGHT):
+        payload.store.put(data)
+    payload.submit(product_spec())
+    await asyncio.sleep(2 * STRIKES_MAX * STEP_S)
+    (report,) = payload.ended
+    return report, matrix_file.decode_matrix(payload.store.get(report.result)) if report.result else None
+
+
+def test_a_job_multiplies_its_objects_and_has_no_further_product():
+    async def scene(payload):
+        report, product = await computed_product(payload)
+        assert (report.state, report.detail, report.steps_run_count) == (JobState.COMPLETED, "", PRODUCT_STEPS)
+        assert np.allclose(product, PRODUCT, rtol=1e-5, atol=1e-5)
+        assert report.measure == pytest.approx(np.abs(PRODUCT).max(), rel=1e-5)
+        assert (report.product, report.product_bytes) == (b"", 0)
+        assert [step for step, _ in payload.states_kept] == [1, 2]
+        assert payload.events == []
+
+    flown(scene)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_product_struck_while_it_is_computed_is_put_right_when_its_sums_are_checked(is_on):
+    async def scene(payload):
+        payload.parameters["MODELS.abft"] = is_on
+        report, product = await computed_product(payload)
+        assert report.state is JobState.COMPLETED
+        assert np.allclose(product, PRODUCT, rtol=1e-5, atol=1e-5) == is_on
+        assert payload.executor.checks.corrected_count == is_on
+        assert payload.events == ([("MODELS.PRODUCT_STRUCK", 1, 0, 1, 0, 0)] if is_on else [])
+        objection = product_objection(LEFT, RIGHT, payload.store.get(report.result), report.result)
+        assert objection == (None if is_on else "product does not hold: row 3, 1 of 1100 rows are off")
+
+    flown(scene, product=StruckProduct())
+
+
+def test_a_product_with_two_wrong_elements_is_computed_again():
+    async def scene(payload):
+        report, product = await computed_product(payload)
+        assert np.allclose(product, PRODUCT, rtol=1e-5, atol=1e-5)
+        assert report.steps_run_count == PRODUCT_STEPS
+        assert payload.events == [("MODELS.PRODUCT_STRUCK", 1, 0, 0, 1, 0)]
+        channels = ModelControl(payload.models, None, payload.executor).channels()
+        found = {name: channels[f"products_{name}"] for name in ("corrected", "repeated", "refused")}
+        assert found == {"corrected": 0, "repeated": 1, "refused": 0}
+
+    flown(scene, product=StruckProduct(((3, 4), (5, 6))))
+
+
+def test_a_block_that_does_not_hold_twice_runs_again_as_with_struck_weights():
+    async def scene(payload):
+        report, product = await computed_product(payload)
+        assert np.allclose(product, PRODUCT, rtol=1e-5, atol=1e-5)
+        assert report.steps_run_count == PRODUCT_STEPS + 1
+        assert payload.events == [("MODELS.PRODUCT_STRUCK", 1, 0, 0, 1, 1)]
+        assert payload.executor.checks.refused_count == 1
+
+    flown(scene, product=StruckProduct(((3, 4), (5, 6)), times=2))
+
+
+def test_a_board_whose_products_never_hold_gives_the_job_up():
+    async def scene(payload):
+        report, _ = await computed_product(payload)
+        assert report.state is JobState.FAILED
+        assert report.detail.startswith("struck 9 times since the last checkpoint: a product of ")
+
+    flown(scene, product=StruckProduct(((3, 4), (5, 6)), times=-1))
+
+
+def test_a_struck_matrix_is_mended_and_its_job_goes_back():
+    async def scene(payload):
+        for data in (LEFT, RIGHT):
+            payload.store.put(data)
+        payload.submit(product_spec())
+        await asyncio.sleep(STEP_S / 2)
+        payload.strike(bit_index=22)  # the highest bit of a fraction: the number stays in the range of its row
+        await asyncio.sleep(2 * STRIKES_MAX * STEP_S)
+        (report,) = payload.ended
+        assert np.allclose(matrix_file.decode_matrix(payload.store.get(report.result)), PRODUCT, rtol=1e-5, atol=1e-5)
+        assert payload.upsets == [Scrub.REPAIRED]
+
+    flown(scene)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps_count": PRODUCT_STEPS - 1}, "input: steps_count: 1024 of 1100 rows"),
+        ({"steps_count": PRODUCT_STEPS + 1}, "input: steps_count: a step after the last; expected 3"),
+        ({"kind": "cloud_mask"}, "is a matrix; expected another model for jobs of kind 'cloud_mask'"),
+    ],
+)
+def test_a_product_that_was_asked_for_wrongly_fails_with_the_reason(changes, words):
+    async def scene(payload):
+        for data in (LEFT, RIGHT):
+            payload.store.put(data)
+        payload.submit(product_spec(**changes))
+        await asyncio.sleep(10 * STEP_S)
+        (report,) = payload.ended
+        assert report.state is JobState.FAILED
+        assert words in report.detail
 
     flown(scene)
 

@@ -73,7 +73,7 @@ class World:
             transfers=self.transfers,
             plan=plan(nodes) if contact_plan is None else contact_plan,
             fleet=[FleetNode(node, f"sat-{node}", 10.0, 5.0, 5.0, 50.0, 1e6, 0.35, ()) for node in nodes],
-            verify=verify or (lambda report, result, product: None),
+            verify=verify or (lambda request, report, result, product: None),
             on_complete=lambda job, report, result: self.completed.append((job, report.node, result)),
         )
 
@@ -351,7 +351,7 @@ def test_a_report_of_the_attempt_before_changes_nothing(world):
 
 
 def test_a_result_that_the_verification_refuses_is_not_taken():
-    world = World(verify=lambda report, result, product: None if result == RESULT else "wrong shape")
+    world = World(verify=lambda request, report, result, product: None if result == RESULT else "wrong shape")
     world.submit()
     world.round(0)
     node = world.row().node

@@ -21,6 +21,8 @@ from click.testing import CliRunner
 from boards import profiles
 from boards.program import BoardSettings, NodeSettings
 from flightsw.compute import cloud_mask
+from flightsw.compute.matrix_file import decode_matrix, encode_matrix
+from flightsw.compute.matrix_product import steps_count
 from flightsw.config import InterfaceConfig, NodeConfig
 from flightsw.host.control import connect
 from flightsw.host.files import FileDisk
@@ -215,6 +217,32 @@ async def submit(peer, tile, **changes):
 
 
 # One node, one ground, by hand
+
+
+def test_a_matrix_product_is_computed_on_board_and_comes_down(lab):
+    random = np.random.Generator(np.random.PCG64(1))
+    left, right = (random.standard_normal(size).astype("<f4") for size in ((600, 30), (30, 20)))
+    lab.join()
+    lab.start_node()
+    lab.start_ground()
+
+    async def scenario():
+        async with users(lab) as peer:
+            objects = {"model": encode_matrix(left), "data": encode_matrix(right)}
+            job = {
+                "kind": "matrix_product",
+                "steps_count": steps_count(len(left)),
+                "step_mpix": 10.0,
+                "deadline_s": 20_000,
+            }
+            for name, data in objects.items():
+                job |= {name: await peer.call("put_object", data), f"{name}_bytes": len(data)}
+            number = await peer.call("submit", job)
+            row = await until(peer, lambda row: row["state"] == "COMPLETED", "job", number)
+            return decode_matrix(await peer.call("get_object", row["result"]))
+
+    assert np.allclose(asyncio.run(scenario()), left @ right, rtol=1e-5, atol=1e-5)
+    assert lab.errors() == ""
 
 
 def test_the_command_line_commands_a_node_and_shows_the_fleet(lab):

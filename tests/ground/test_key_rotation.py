@@ -87,7 +87,7 @@ class Pair:
             dictionary_digest=flight_dictionary().digest,
             beacon_period_s=10.0,
             store_bytes=1 << 22,
-            verify=lambda report, result, product: None,
+            verify=lambda request, report, result, product: None,
             on_complete=lambda job, report, result: None,
             record=lambda kind, fields: self.notes.append((kind, fields)),
             on_crash=self.crashes.append,

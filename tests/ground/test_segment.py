@@ -169,7 +169,7 @@ class Bench:
             dictionary_digest=DICTIONARY,
             beacon_period_s=10.0,
             store_bytes=1 << 22,
-            verify=lambda report, result, product: None,
+            verify=lambda request, report, result, product: None,
             on_complete=lambda job, report, result: self.completed.append((job, report.node, result)),
             record=lambda kind, fields: self.notes.append((kind, fields)),
             on_crash=self.crashes.append,

@@ -66,7 +66,7 @@ def test_a_reading_is_true_time_give_or_take_half_the_round_trip() -> None:
     found = pair.times.estimate(NODE)
     assert found is not None
     assert found.offset_ns == 3 * S - 3 * MS
-    assert found.offset_bound_ns == 7 * MS
+    assert found.offset_bound_ns == 7 * MS + 1_400, "half the round trip, and what a clock drifts meanwhile at most"
     assert (found.drift_ppb, found.drift_bound_ppb) == (None, None)
     assert found.newest.light_time_ns == 5 * MS
     assert pair.times.correction(NODE) == (-3 * S + 3 * MS, 0, 0)
@@ -92,7 +92,7 @@ def test_offset_and_drift_are_within_their_bounds_of_what_is_true(
     # true at the instant that the newest reading speaks of
     at_ns = found.newest.true_ns - EPOCH
     true_offset_ns = -S + at_ns * drift_ppb / S
-    assert abs(found.offset_ns - true_offset_ns) <= found.offset_bound_ns + 1000
+    assert abs(found.offset_ns - true_offset_ns) <= found.offset_bound_ns + 2  # of rounding
     if found.drift_ppb is not None:
         assert found.drift_bound_ppb is not None
         assert abs(found.drift_ppb - drift_ppb) <= found.drift_bound_ppb * 1.001 + 1

@@ -53,7 +53,7 @@ class Desk:
             dictionary_digest=b"d" * 8,
             beacon_period_s=10.0,
             store_bytes=1 << 19,
-            verify=lambda report, result, product: None,
+            verify=lambda request, report, result, product: None,
             on_complete=lambda job, report, result: None,
             record=lambda kind, fields: None,
             on_crash=lambda error: None,

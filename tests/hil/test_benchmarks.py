@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -40,6 +42,20 @@ def test_security_measures_both_ends_and_finds_what_a_tag_adds_to_a_frame(tmp_pa
     assert printed.count("\n") == len(results)
     assert 40 <= results["signed beacon: frame"] - results["unsigned beacon: frame"] <= 64
     assert results["signed to unsigned beacon, both ends"] > 0
+
+
+def test_abft_counts_every_fault_with_checksums_and_without(tmp_path):
+    path = tmp_path / "abft.json"
+    command = [sys.executable, str(BENCHMARKS / "abft.py"), "--faults", "40", "--rounds", "1", "--json", str(path)]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    results = {result["name"]: result["value"] for result in json.loads(path.read_text())["results"]}
+    assert printed.count("\n") == len(results)
+    for kind in ("float32", "int8"):
+        with_sums = [results[f"{kind}, checksums: {found}"] for found in ("corrected", "computed again", "unseen")]
+        without = [results[f"{kind}, no checksums: {found} by the ground"] for found in ("refused", "taken")]
+        assert sum(with_sums) == sum(without) == pytest.approx(100)
+    assert results["int8, checksums: corrected"] == results["int8, no checksums: refused by the ground"] == 100
+    assert results["int8, checksums: largest error left"] == 0
 
 
 def test_weight_faults_counts_every_site_under_every_measure(tmp_path):

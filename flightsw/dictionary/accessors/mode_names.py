@@ -16,6 +16,8 @@ SAFE_ENTER: Final = ParameterKey[float]("MODE.safe_enter")
 """Share of the battery below which SAFE is entered."""
 MAINTENANCE_MAX_S: Final = ParameterKey[int]("MODE.maintenance_max_s")
 """After this long MAINTENANCE ends in SAFE, whether the ground is there or not: four hours, two orbits and more."""
+VOTED: Final = ParameterKey[bool]("MODE.voted")
+"""Hold the mode in three copies that are compared whenever it is asked; without two that agree it is SAFE."""
 
 
 def changed(report: Callable[..., None], /, mode: str, cause: str) -> None:
@@ -36,3 +38,8 @@ def record_lost(report: Callable[..., None], /, reason: str) -> None:
 def unsaved(report: Callable[..., None], /, reason: str) -> None:
     """MODE.UNSAVED: A change of mode was not written; a reset would go back to the one before."""
     report("MODE.UNSAVED", reason)
+
+
+def mended(report: Callable[..., None], /, count: int) -> None:
+    """MODE.MENDED: Two of the three copies agreed."""
+    report("MODE.MENDED", count)

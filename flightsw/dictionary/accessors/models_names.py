@@ -3,6 +3,7 @@
 Printed from `flightsw/dictionary/components/*.toml` by `make docs`; edit those.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from flightsw.dictionary.model import ParameterKey
@@ -17,3 +18,14 @@ DUPLICATE_STEPS: Final = ParameterKey[bool]("MODELS.duplicate_steps")
 """Compute each step twice and keep it only when both agree: for errors in computing, at twice the time and energy."""
 VOTE_RESULTS: Final = ParameterKey[bool]("MODELS.vote_results")
 """Form a job's result and the decision on its product twice, and a third time when they differ."""
+ABFT: Final = ParameterKey[bool]("MODELS.abft")
+"""Check the blocks of jobs of kind matrix_product by the sums of their rows and columns; put one wrong element
+right, compute again what has more.
+"""
+
+
+def product_struck(
+    report: Callable[..., None], /, job: int, step: int, corrected: int, repeated: int, refused: int
+) -> None:
+    """MODELS.PRODUCT_STRUCK: The checksums of a matrix product did not hold; says what was done."""
+    report("MODELS.PRODUCT_STRUCK", job, step, corrected, repeated, refused)
