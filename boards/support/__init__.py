@@ -1,0 +1,1 @@
+"""Board support: sensors, knobs, identity and the traces of the last end, of boards that run Linux."""
