@@ -29,6 +29,7 @@ import venv
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -52,6 +53,8 @@ PAUSE_S_MAX: Final = 60.0
 """Longest pause before a crashed program is started again [s]; it doubles from one."""
 BROWN_OUT_S: Final = 30.0
 """Pause after a brown-out [s]: a battery needs longer, but the program says so at once."""
+STROKE_S: Final = 10.0
+"""Longest silence of the launcher towards a service manager that watches it [s]: a sixth of the unit's WatchdogSec."""
 PR_SET_PDEATHSIG: Final = 1
 """Source: prctl(2), linux/prctl.h."""
 STOPPED, MISCONFIGURED, RESET, BROWN_OUT = 0, 2, 3, 4
@@ -97,6 +100,7 @@ class Launcher:
     def run(self) -> int:
         """Boot until told to end, or until the settings are wrong; returns the exit code."""
         crashes_count, cause = 0, ""
+        tell("READY=1")
         while not self._ends():
             slot, command = self._choose()
             say(f"slot {slot} boots")
@@ -223,7 +227,8 @@ class Launcher:
                 program.send_signal(signal.SIGALRM)  # the program's own watchdog leaves the stack of what hangs
                 self._pause(WORDS_S)
                 return HUNG
-            readable, _, _ = select.select([words.fileno(), self._wake_read], [], [], left_s)
+            tell("WATCHDOG=1")
+            readable, _, _ = select.select([words.fileno(), self._wake_read], [], [], min(left_s, STROKE_S))
             self._drain()
             if words.fileno() in readable and b"WATCHDOG=1" in words.recv(4096) and not is_ending:
                 until_s = time.monotonic() + self._watchdog_s
@@ -231,7 +236,8 @@ class Launcher:
     def _pause(self, pause_s: float) -> None:
         until_s = time.monotonic() + pause_s
         while not self._ends() and (left_s := until_s - time.monotonic()) > 0:
-            select.select([self._wake_read], [], [], left_s)
+            tell("WATCHDOG=1")
+            select.select([self._wake_read], [], [], min(left_s, STROKE_S))
             self._drain()
 
     def _drain(self) -> None:
@@ -341,6 +347,14 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def tell(word: str) -> None:
+    """Tell the service manager that has started the launcher, when there is one. Source: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link, suppress(OSError):  # it has gone: so may we
+            link.sendto(word.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
 def say(text: str) -> None:
     """One line of what happens, beside the program's own output."""
     sys.stderr.write(f"launcher: {text}\n")
@@ -357,9 +371,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slots", type=Path, required=True, help="folder of the slots; made when missing")
     parser.add_argument("--watchdog", type=float, default=WATCHDOG_S, help="longest silence of the program [s]")
     parser.add_argument("--start", type=float, default=START_S, help="longest time to its first word [s]")
+    parser.add_argument("--await-config", action="store_true", help="the program waits until the settings are there")
     given = parser.parse_args(arguments)
     folder = given.slots.absolute()
     program = ["--config", str(given.config.absolute()), "--slots", str(folder / "disk")]
+    if given.await_config:
+        program.append("--await-config")
     try:
         launcher = Launcher(folder, program, given.watchdog, given.start)
     except BlockingIOError:

@@ -1,11 +1,13 @@
 """`python -m boards`: one node as a program of its own, with the same `Node` as in a simulation.
 
-The board is simulated: its battery, heat and sunlight go on while the program is not there, and the next start takes
-them up (`boards.simulated.states`). docs/programs.md has the settings, exit codes and an example.
+On a simulated board battery, heat and sunlight go on while the program is not there, and the next start takes them up
+(`boards.simulated.states`); on a real one that is so of the modelled bus around it (`boards.hardware_board`).
+docs/programs.md has the settings, exit codes and an example.
 """
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import traceback
@@ -13,76 +15,64 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from boards import profiles
 from boards.bench_port import BenchPort
+from boards.composition import (
+    NAME,
+    NOTE_SUFFIX,
+    Evidence,
+    Runner,
+    WorkerHang,
+    open_jobs,
+    open_profile,
+    open_sensors,
+    restored,
+    say,
+)
+from boards.hardware_board import HardwareBoard, NodeHardware
+from boards.settings import SIMULATED
+from boards.settings import BoardSettings as BoardSettings
+from boards.settings import NodeSettings as NodeSettings
 from boards.simulated.board import BOOT_CHARGE_SHARE, SimulatedBoard
 from boards.simulated.clock import LoopClock
 from boards.simulated.runner import SimulatedRunner
-from boards.simulated.states import SavedBoard, load_board, save_board
+from boards.simulated.states import SavedBoard, save_board
 from boards.simulated.strikes import BoardStrikes
 from boards.simulated.world import World
 from boards.slots import SLOT_NAMES, DiskSlots, open_slots
+from boards.support.tools import Tool, run_tool
+from boards.waiting import wait_for_settings
 from boards.watchdog import LastWords, ProgramWatchdog
-from flightsw.compute.inference import InferenceCache
-from flightsw.config import BoardProfile, NodeConfig, Share
+from flightsw.config import BoardProfile, NodeConfig
 from flightsw.errors import ConfigError, FlatrackError
+from flightsw.host.control import parse_address
 from flightsw.host.files import FileDisk
 from flightsw.host.journal import Journal
 from flightsw.host.loop import PacedLoop
-from flightsw.host.program import Ending, Exit, meet_bench, misconfigured, open_wire, run, wait_for_zero
-from flightsw.host.settings import (
-    ClockSettings,
-    KeySettings,
-    LinkSettings,
-    StorageSettings,
-    load_json,
-    load_ring,
-    load_settings,
+from flightsw.host.program import (
+    Ending,
+    Exit,
+    meet_bench,
+    meet_remote_bench,
+    misconfigured,
+    open_wire,
+    run,
+    wait_for_zero,
 )
+from flightsw.host.settings import load_json, load_ring, load_settings
 from flightsw.net.plans import PlanRow, plan_of
 from flightsw.node import Node
-from flightsw.ports import Clock, Log, NodePorts, ResetCause
+from flightsw.ports import Board, Clock, Log, NodePorts, ResetCause
 
-NAME: Final = "boards"
-NS_PER_S: Final = 1_000_000_000
-CLOCK_STEP_S_MAX: Final = 1.0
-"""How far the machine's clock may have been set back since the last start [s]: more than NTP steps, less than a wrong
-setting."""
 WORDS_SUFFIX: Final = ".words"
 """Ends the name of the file of last words, which lies beside the board's state."""
 WATCHDOG_BOOT_S: Final = 120.0
 """How long the watchdog gives a boot until the first stroke [s]; a node with slower cycles strokes with its own."""
-
-
-class BoardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[board]`: what the node runs on."""
-
-    kind: Literal["simulated"]
-    profile: str
-    """A shipped profile's name, or the path of a TOML file."""
-    world: str
-    """JSON file of sun and sunlight (`boards.simulated.world`)."""
-    initial_charge: Share = 0.9
-    """Charge of a new battery, as a share of the capacity."""
-    state: str = "board.json"
-    """Where battery and heat are kept while no program runs."""
-
-
-class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The settings of a node's program."""
-
-    node: NodeConfig
-    board: BoardSettings
-    clock: ClockSettings
-    link: LinkSettings
-    storage: StorageSettings
-    plan: str
-    """JSON file of the predicted contacts (`flightsw.net.plans`)."""
-    keys: KeySettings | None = None
+REBOOT: Final = ("systemctl", "reboot")
+"""How a board that runs systemd is started anew: the nearest to a power cycle that it can do by itself."""
 
 
 @dataclass(slots=True)
@@ -90,10 +80,12 @@ class _Parts:
     """What one start of a node is made of."""
 
     node: Node
-    board: SimulatedBoard
+    bus: SimulatedBoard
     log: Log
     watchdog: ProgramWatchdog
     words: LastWords
+    evidence: Evidence | None
+    """None on a simulated board."""
     resources: AsyncExitStack
     """What is given back at the end."""
 
@@ -108,6 +100,7 @@ class NodeProgram:
         bench: control socket of a bench, or None.
         loop: what it runs on.
         slots: folder of the slots and the slot that runs, when a launcher has started it.
+        tool: runs the operating system's tools.
     """
 
     def __init__(
@@ -118,6 +111,7 @@ class NodeProgram:
         bench: Path | None,
         loop: PacedLoop,
         slots: tuple[Path, str] | None = None,
+        tool: Tool = run_tool,
     ) -> None:
         self._settings = settings
         self._base = base
@@ -125,6 +119,7 @@ class NodeProgram:
         self._bench = bench
         self._loop = loop
         self._slots = slots
+        self._tool = tool
         self._state_path = base / settings.board.state
         self._next_cause: ResetCause = ResetCause.POWER_CYCLE
         self._port: BenchPort | None = None
@@ -142,19 +137,17 @@ class NodeProgram:
 
     async def _compose(self, ending: Ending, resources: AsyncExitStack) -> _Parts | None:
         settings, base, loop = self._settings, self._base, self._loop
-        profile = profiles.load(_profile_name(settings.board.profile, base))
+        settings.check()
         world = load_json(base / settings.board.world, World)
         plan = plan_of(load_json(base / settings.plan, list[PlanRow]), str(base / settings.plan))
         keys = load_ring(settings.keys, base, settings.node.node)
         clock = LoopClock(lambda: loop.now_ns, settings.clock.epoch_utc_ns)
-        log: Log = Journal(settings.node.name, lambda: loop.now_ns, sys.stdout)
-        board, cause = self._board(profile, world, clock, ending)
+        sensors = open_sensors(settings.board, base, clock)
+        profile = open_profile(settings.board, base, sensors)
+        bus, cause = self._open_bus(profile, world, clock, ending)
         if ending.is_told:  # there is no power
             return None
-        if self._bench is not None:
-            peer = await meet_bench(self._bench, ending, resources, loop)
-            self._port = BenchPort(peer, lambda: loop.now_ns, lambda: ending.tell(Exit.STOPPED))
-            log = self._port.log
+        log = await self._meet_bench(ending, resources)
         disk = FileDisk(base / settings.storage.folder, settings.storage.capacity_bytes)
         resources.callback(disk.close)
         slots, config = self._open_slots(resources)
@@ -162,12 +155,16 @@ class NodeProgram:
         resources.callback(words.close)
         watchdog = ProgramWatchdog(words, loop.time_scale)
         resources.callback(watchdog.stop)
-        if words.found and cause is ResetCause.POWER_CYCLE and self._cause is None:
-            cause = ResetCause.WATCHDOG  # it died without saying why, and what hung has left its trace
+        evidence, cause, last_words = self._judge(cause, words.found, log)
         link = await open_wire(settings.link, settings.node.node, settings.node.interfaces, resources)
-        board.power_on(cause)
+        bus.power_on(cause)
         self._is_on = True
-        runner = SimulatedRunner(profile, InferenceCache())
+        async with watchdog.waiting():
+            runner, abilities = await open_jobs(settings, profile, log, loop.time_scale, resources)
+        hardware = None if sensors is None else NodeHardware(sensors, clock, (abilities,))
+        board: Board = bus
+        if hardware is not None and settings.board.kind != SIMULATED:
+            board = HardwareBoard(hardware, bus)
 
         def reset(why: ResetCause) -> None:
             self._next_cause = why
@@ -182,15 +179,42 @@ class NodeProgram:
             reset=reset,
             log=log,
             watchdog=watchdog,
-            last_words=words.found,
+            last_words=last_words,
+            hardware=hardware,
             slots=slots,
         )
         node = Node(config, profile, ports, plan, world.intervals(), keys)
         if self._port is not None:
-            strikes = BoardStrikes(board, disk, clock.jump, lambda: loop.call_soon(_stand_still))
-            strikes.booted(cause, runner, node.health)
-            await self._port.attach(node, board, runner, disk, strikes, settings.node.name)
-        return _Parts(node, board, log, watchdog, words, resources.pop_all())
+            strikes = BoardStrikes(bus, disk, clock.jump, lambda: loop.call_soon(_stand_still))
+            strikes.booted(cause, _hangable(runner), node.health)
+            await self._port.attach(node, bus, runner, disk, strikes, settings.node.name)
+        if evidence is not None:
+            evidence.begin()
+        return _Parts(node, bus, log, watchdog, words, evidence, resources.pop_all())
+
+    async def _meet_bench(self, ending: Ending, resources: AsyncExitStack) -> Log:
+        """The bench port, where there is a bench; returns where the on-board log goes."""
+        settings, loop = self._settings, self._loop
+        journal = Journal(settings.node.name, lambda: loop.now_ns, sys.stdout)
+        if self._bench is not None:
+            peer = await meet_bench(self._bench, ending, resources, loop)
+            self._port = BenchPort(peer, lambda: loop.now_ns, lambda: ending.tell(Exit.STOPPED))
+            return self._port.log
+        if settings.bench is None:
+            return journal
+        parse_address(settings.bench.url)
+        try:
+            peer = await meet_remote_bench(settings.bench.url, resources, loop)
+        except ConfigError as error:  # a board on its own flies on
+            say(f"{settings.node.name}: no bench: {error}")
+            return journal
+        port = BenchPort(peer, lambda: loop.now_ns, lambda: ending.tell(Exit.STOPPED), settings.bench.token)
+        self._port = port
+
+        def log(kind: str, fields: dict[str, object]) -> None:
+            (journal if peer.closed.done() else port.log)(kind, fields)
+
+        return log
 
     def _open_slots(self, resources: AsyncExitStack) -> tuple[DiskSlots | None, NodeConfig]:
         """The slots, when a launcher has started the program; and the node's settings with the version that runs."""
@@ -201,10 +225,11 @@ class NodeProgram:
         version = slots.status().version
         return slots, msgspec.structs.replace(self._settings.node, software=f"flatrack {version}")
 
-    def _board(
+    def _open_bus(
         self, profile: BoardProfile, world: World, clock: Clock, ending: Ending
     ) -> tuple[SimulatedBoard, ResetCause]:
-        """The board as it is after the time without a program, without power; and the cause of the boot to come."""
+        """The bus as it is after the time without a program, without power; and, as far as it knows, the cause of the
+        boot to come."""
 
         def brown_out() -> None:
             if not self._is_on:
@@ -214,35 +239,38 @@ class NodeProgram:
                 self._port.brown_out()
             ending.tell(Exit.BROWN_OUT)
 
-        board = SimulatedBoard(
-            profile, clock, world.sunlight_at, self._settings.board.initial_charge, on_brown_out=brown_out
-        )
-        saved = load_board(self._state_path, profile)
+        settings = self._settings.board
+        bus = SimulatedBoard(profile, clock, world.sunlight_at, settings.initial_charge, on_brown_out=brown_out)
+        saved = restored(bus, settings, self._state_path, profile, clock, self._loop.time_scale)
         if saved is None:
-            return board, self._cause or ResetCause.POWER_ON
-        ahead_s = (saved.board.at_ns - clock.monotonic_ns()) / NS_PER_S
-        begins_at_zero = saved.board.at_ns == 0  # a new world, written for a run whose T+0 is to come
-        if ahead_s > CLOCK_STEP_S_MAX * self._loop.time_scale and not begins_at_zero:
-            raise ConfigError(
-                f"{self._state_path}: board.at_ns = {saved.board.at_ns}: expected an instant that has passed, and this "
-                f"is {ahead_s:.1f} s ahead: clock.zero_utc_ns has changed, or the file is of another run"
-            )
-        board.restore(saved.board)
-        sensors = board.truth()  # the time without a program passes here, perhaps into a brown-out
-        if board.is_dark and sensors.charge_j < BOOT_CHARGE_SHARE * sensors.battery_j:
-            sys.stderr.write(
-                f"{NAME}: {self._settings.node.name}: brown-out: the battery holds "
-                f"{sensors.charge_j / sensors.battery_j:.1%}, boots at {BOOT_CHARGE_SHARE:.0%}\n"
-            )
-            save_board(self._state_path, SavedBoard(board=board.state(), next_cause=ResetCause.BROWN_OUT.name))
+            return bus, self._cause or ResetCause.POWER_ON
+        sensors = bus.truth()  # the time without a program passes here, perhaps into a brown-out
+        if bus.is_dark and sensors.charge_j < BOOT_CHARGE_SHARE * sensors.battery_j:
+            share = sensors.charge_j / sensors.battery_j
+            name = self._settings.node.name
+            say(f"{name}: brown-out: the battery holds {share:.1%}, boots at {BOOT_CHARGE_SHARE:.0%}")
+            save_board(self._state_path, SavedBoard(board=bus.state(), next_cause=ResetCause.BROWN_OUT.name))
             ending.tell(Exit.BROWN_OUT)
-            return board, ResetCause.BROWN_OUT
-        return board, ResetCause.BROWN_OUT if board.is_dark else (self._cause or saved.cause())
+            return bus, ResetCause.BROWN_OUT
+        return bus, ResetCause.BROWN_OUT if bus.is_dark else (self._cause or saved.cause())
+
+    def _judge(self, cause: ResetCause, words: str, log: Log) -> tuple[Evidence | None, ResetCause, str]:
+        """What a real board has left of the last end; the cause of this boot, and the last words before it."""
+        is_told = self._cause is not None or cause is ResetCause.BROWN_OUT
+        if self._settings.board.kind == SIMULATED:
+            if words and cause is ResetCause.POWER_CYCLE and not is_told:
+                cause = ResetCause.WATCHDOG  # it died without saying why, and what hung has left its trace
+            return None, cause, words
+        path = self._state_path.with_name(self._state_path.name + NOTE_SUFFIX)
+        evidence = Evidence(path, Path(self._settings.board.root), words)
+        verdict = evidence.verdict
+        log("board.evidence", {"cause": verdict.cause.name, "detail": verdict.detail})
+        return evidence, cause if is_told else verdict.cause, evidence.last_words(words)
 
     async def _run(self, parts: _Parts, ending: Ending) -> Exit:
         tasks = [
             asyncio.create_task(self._run_node(parts), name=self._settings.node.name),
-            asyncio.create_task(self._keep_board(parts.board), name="board"),
+            asyncio.create_task(self._keep_board(parts.bus), name="board"),
         ]
         for task in tasks:
             task.add_done_callback(lambda done: _pass_on(done, ending))
@@ -258,22 +286,39 @@ class NodeProgram:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            self._save(parts.board)
+            self._save(parts.bus)
             await parts.resources.aclose()
+        if parts.evidence is not None:
+            # who ends the program of a board in order will start it again: that is no loss of power
+            parts.evidence.end(ResetCause.RESET_COMMAND if code is Exit.STOPPED else self._next_cause)
+            if self._next_cause is ResetCause.POWER_CYCLE and code is Exit.RESET:
+                self._cycle_power()
         return code
 
+    def _cycle_power(self) -> None:
+        """As far as the board can: else the program ends with a reset, as it would anyway."""
+        if self._settings.board.power_cycle == "reboot":
+            try:
+                done = self._tool(REBOOT)
+            except OSError as error:
+                say(f"{' '.join(REBOOT)}: {error}: starts the program again instead")
+                return
+            if done.exit_code != 0:
+                say(f"{' '.join(REBOOT)}: {done.output.strip()}: starts the program again instead")
+
     async def _run_node(self, parts: _Parts) -> None:
-        await wait_for_zero(self._loop, parts.log)
+        async with parts.watchdog.waiting():
+            await wait_for_zero(self._loop, parts.log)
         parts.watchdog.stroke(WATCHDOG_BOOT_S)
         await parts.node.run()
 
-    async def _keep_board(self, board: SimulatedBoard) -> None:
+    async def _keep_board(self, bus: SimulatedBoard) -> None:
         while True:
-            self._save(board)
+            self._save(bus)
             await asyncio.sleep(self._settings.node.tick_period_s)
 
-    def _save(self, board: SimulatedBoard) -> None:
-        state = board.state()  # which may find a brown-out, and so changes the cause
+    def _save(self, bus: SimulatedBoard) -> None:
+        state = bus.state()  # which may find a brown-out, and so changes the cause
         save_board(self._state_path, SavedBoard(board=state, next_cause=self._next_cause.name))
 
 
@@ -287,9 +332,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cause", choices=[cause.name for cause in ResetCause], help="why it starts")
     parser.add_argument("--slots", type=Path, metavar="FOLDER", help="disk of the slots; set by the launcher")
     parser.add_argument("--slot", choices=SLOT_NAMES, help="the slot that runs; set by the launcher")
+    parser.add_argument("--await-config", action="store_true", help="wait, loaded, until the settings are there")
     given = parser.parse_args(arguments)
     if (given.slots is None) != (given.slot is None):
         parser.error("--slots and --slot come together, from python -m boards.launcher")
+    if given.await_config and not wait_for_settings(given.config, NAME):
+        return Exit.STOPPED
     try:
         settings = load_settings(given.config, NodeSettings)
         loop = PacedLoop(settings.clock.zero_utc_ns, settings.clock.time_scale)
@@ -301,9 +349,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(NAME, loop, program.compose)
 
 
-def _profile_name(name: str, base: Path) -> str | Path:
-    """A path is relative to the settings' folder; a name is a shipped profile."""
-    return base / name if name.endswith(profiles.SUFFIX) else name
+def _hangable(runner: Runner) -> SimulatedRunner | WorkerHang:
+    """What a bench hangs when it strikes the worker."""
+    if isinstance(runner, SimulatedRunner):
+        return runner
+    return WorkerHang(runner, lambda pid: os.kill(pid, signal.SIGSTOP))
 
 
 def _stand_still() -> None:

@@ -12,15 +12,21 @@ The timer counts seconds of the machine. At a faster time scale, the timeout in 
 a busy machine, so it is never shorter than `MACHINE_S_MIN`.
 """
 
+import asyncio
 import faulthandler
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 MACHINE_S_MIN: Final = 20.0
 """Shortest timeout [s of the machine]: a step of a job on a machine that others use too blocks the loop for seconds."""
+
+WAITING_S: Final = 1.0
+"""Time between two words to the service manager while the program waits [s of the machine]."""
 
 WORDS_BYTES_MAX: Final = 65_536
 """What is read of last words [bytes]: a stack of the deepest recursion that Python allows is cut by faulthandler."""
@@ -66,7 +72,7 @@ class ProgramWatchdog:
 
     def __init__(self, words: LastWords, time_scale: float) -> None:
         self._time_scale = time_scale
-        self._systemd = _systemd()
+        self._manager = ServiceManager()
         # the handler in C writes, then passes the signal on to the default action, which ends the process
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         faulthandler.register(signal.SIGALRM, file=words.file, all_threads=False, chain=True)
@@ -74,22 +80,52 @@ class ProgramWatchdog:
     def stroke(self, timeout_s: float) -> None:
         """End the process unless the next stroke comes within this time [s]."""
         signal.setitimer(signal.ITIMER_REAL, max(timeout_s / self._time_scale, MACHINE_S_MIN))
-        if self._systemd is not None:
-            try:
-                self._systemd.send(b"WATCHDOG=1")
-            except OSError:  # systemd has gone, and so has who would have counted the strokes
-                self._systemd.close()
-                self._systemd = None
+        self._manager.stroke()
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Tell the service manager that the process is well while it waits for something, as long as its event loop
+        turns; the timer is not armed."""
+        task = asyncio.create_task(self._keep_well(), name="watchdog")
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _keep_well(self) -> None:
+        while True:
+            self._manager.stroke()
+            await asyncio.sleep(WAITING_S * self._time_scale)
 
     def stop(self) -> None:
         """Sleep: the program ends in order."""
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         faulthandler.unregister(signal.SIGALRM)
-        if self._systemd is not None:
-            self._systemd.close()
+        self._manager.close()
 
 
-def _systemd() -> socket.socket | None:
+class ServiceManager:
+    """systemd, or whoever watches this process in its way; nobody when nobody does."""
+
+    def __init__(self) -> None:
+        self._socket = _notify_socket()
+
+    def stroke(self) -> None:
+        """Say that the process is well."""
+        if self._socket is not None:
+            try:
+                self._socket.send(b"WATCHDOG=1")
+            except OSError:  # it has gone, and so has who would have counted the strokes
+                self.close()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _notify_socket() -> socket.socket | None:
     """The socket of the service manager, when it watches this process."""
     address = os.environ.get(NOTIFY_SOCKET, "")
     if not address or WATCHDOG_USEC not in os.environ:

@@ -23,6 +23,7 @@ from flightsw.core.boots import Boots, Settings
 from flightsw.core.commanding import CommandHooks, Commands, Judged
 from flightsw.core.downlink import Downlink
 from flightsw.core.events import Events
+from flightsw.core.hardware import HardwareControl
 from flightsw.core.key_commands import KeyControl
 from flightsw.core.limits import Limits
 from flightsw.core.mission_time import MissionTime
@@ -153,7 +154,9 @@ class Assembly:
             audit=self.trail.record,
         )
         parameter, now_ns = self.parameters.value, self.time.monotonic_ns()
-        self.modes = ModeManager(self.disk, self.boot_count, _power_limits(parameter), now_ns)
+        self.modes = ModeManager(
+            self.disk, self.boot_count, _power_limits(parameter), now_ns, is_voted=parameter("MODE.voted")
+        )
         self.boots = Boots(
             self.disk,
             self.boot_count,
@@ -211,15 +214,17 @@ class Assembly:
             want_model=hooks.want_object,
             on_end=hooks.job_ended,
             on_upset=self.scrubber.struck,
+            report=hooks.report,
             log=self.trail.noting(ports.log, *JOB_DECISIONS),
             parameter=self.parameters.value,
         )
 
         def take_parameters() -> None:
             self.modes.limits = _power_limits(self.parameters.value)
+            self.modes.is_voted = self.parameters.value("MODE.voted")
             budget.reserve = self.parameters.value("JOBS.reserve")
 
-        self.parameters.on_change((*POWER_KEYS, "JOBS.reserve"), take_parameters)
+        self.parameters.on_change((*POWER_KEYS, "MODE.voted", "JOBS.reserve"), take_parameters)
 
     def _set_up_traffic(self, plan: ContactPlan, keys: KeyRing) -> None:
         """The bundle agent, and what tells the ground of the node."""
@@ -307,6 +312,10 @@ class Assembly:
     def _gather(self) -> None:
         """Commands over all components, and what reads their channels."""
         config, ports, hooks = self._config, self._ports, self._hooks
+        self.hardware: HardwareControl | None = None
+        """None on a node without hardware."""
+        if ports.hardware is not None:
+            self.hardware = HardwareControl(ports.hardware, self.parameters.value, hooks.report, hooks.dump)
         parts: list[Component] = [
             NodeControl(self.agent, self.events, self.boots, self.time, hooks.reset, hooks.dump),
             self.mode_control,
@@ -325,6 +334,8 @@ class Assembly:
             self.trail,
             self.update,
         ]
+        if self.hardware is not None:
+            parts.append(self.hardware)
         told = CommandHooks(hooks.answer, hooks.command_executed, hooks.command_judged, hooks.report)
         arm_window_s = partial(self.parameters.value, ARM_WINDOW_S)
         self.commands = Commands(config.node, self.disk, self.time, parts, told, arm_window_s)

@@ -198,6 +198,8 @@ class Node:
             self._report("NODE.RESET", self.boot_count, cause.name)
         self._parts.boots.announce(self._report)
         self._parts.time.boot()
+        if self._parts.hardware is not None:
+            self._parts.hardware.boot(self._clock.monotonic_ns())
         self._parts.parameters.boot()
         self._parts.limits.boot()
         self.commands.boot()
@@ -232,6 +234,8 @@ class Node:
             ("recorder", self._parts.recorder.cycle),
             ("update", self._parts.update.cycle),
         )
+        if self._parts.hardware is not None:
+            members = (*members, ("hardware", self._parts.hardware.cycle))
         self._parts.schedule.attach(self._parts.components, self._groups)
         supervision = self._parts.supervision
         self._groups.join(Rate.SLOW, 0, supervision.attend(members), self._started_ns)

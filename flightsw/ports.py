@@ -5,8 +5,8 @@ passes them in. Nothing here can tell a simulated world from a real one.
 """
 
 import random  # noqa: TID251 - for the type alias only; generators are always passed in
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum, unique
 from typing import Protocol
 
@@ -102,6 +102,10 @@ class ResetCause(IntEnum):
     EXCEPTION = 4
     POWER_CYCLE = 5
     BROWN_OUT = 6
+    KERNEL_PANIC = 7
+    """The operating system of the board gave up."""
+    KILLED = 8
+    """The manager's program was ended from outside: by a signal, or for its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,81 @@ class Board(Protocol):
         ...
 
 
+@unique
+class Support(IntEnum):
+    """How far a board has what flight software would like to rely on."""
+
+    PROVEN = 1
+    """Tried on this board in this boot, and it works: a memory limit that has stopped a hog, an accelerator that has
+    computed."""
+    PRESENT = 2
+    """The board says that it has it; nobody has tried."""
+    DEGRADED = 3
+    """It was there, and does not answer or answers nonsense now."""
+    ABSENT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One line of a board's capability report."""
+
+    name: str
+    """Lower case with underscores, for example `memory_limit`, `under_voltage`, `input_power`, `watchdog`."""
+    support: Support
+    detail: str
+    """By what, or why not: one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareReading:
+    """What the board's own sensors say. A sensor that the board lacks, or that cannot be read, is not in it."""
+
+    sampled_ns: int
+    """When [monotonic ns]."""
+    temperatures_degc: Mapping[str, float] = field(default_factory=dict)
+    """Thermal zone or hwmon sensor -> temperature [degree Celsius]."""
+    voltages_v: Mapping[str, float] = field(default_factory=dict)
+    currents_a: Mapping[str, float] = field(default_factory=dict)
+    powers_w: Mapping[str, float] = field(default_factory=dict)
+    """Rail -> power [W]."""
+    input_w: float | None = None
+    """All that the board draws [W], where a sensor covers it; never a guess."""
+    clocks_hz: Mapping[str, float] = field(default_factory=dict)
+    power_mode: str = ""
+    """As the board names it; empty where it has none."""
+    is_throttled: bool | None = None
+    is_under_voltage: bool | None = None
+    memory_share: float | None = None
+    """Share of the memory in use, 0 to 1."""
+    storage_free_bytes: int | None = None
+    storage_errors_count: int | None = None
+    ecc_corrected_count: int | None = None
+    """Memory errors that EDAC reports as corrected; None where no driver counts them."""
+    ecc_uncorrected_count: int | None = None
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    """Sensor that the board had or should have -> why it gave no value this time."""
+
+
+class Hardware(Protocol):
+    """The board's own sensors and knobs, beyond the power and heat of `Board`. Reading never raises."""
+
+    def read(self) -> HardwareReading:
+        """Read all sensors now."""
+        ...
+
+    def capabilities(self) -> tuple[Capability, ...]:
+        """What the board has, what of it was proven, what it lacks and why."""
+        ...
+
+    def power_modes(self) -> tuple[str, ...]:
+        """Names of the power modes that can be set, the present one among them; empty where there are none."""
+        ...
+
+    def set_power_mode(self, name: str) -> None:
+        """Change the power mode. Raises: BoardError."""
+        ...
+
+
 class Model(Protocol):
     """A model loaded into the memory that jobs run from; radiation may change it there."""
 
@@ -152,6 +231,18 @@ class Model(Protocol):
     def guard_weights(self) -> int:
         """Bring back weights that left the range they had when it was loaded; returns how many had."""
         ...
+
+
+@dataclass(slots=True)
+class ProductChecks:
+    """What checksums found in matrix products (`flightsw.compute.abft`)."""
+
+    corrected_count: int = 0
+    """Elements put right."""
+    repeated_count: int = 0
+    """Products computed again as a whole."""
+    refused_count: int = 0
+    """Products that did not hold then either."""
 
 
 class Runner(Protocol):
@@ -181,8 +272,17 @@ class Runner(Protocol):
         """Power drawn while a step runs, on top of idle [W]."""
         ...
 
-    async def step(self, kind: str, model: Model, state: bytes, data: bytes, work_mpix: float) -> bytes:
-        """Run one step of a job: state (empty at first) and input bytes in, new state out. Takes `step_s` of time."""
+    async def step(
+        self,
+        kind: str,
+        model: Model,
+        state: bytes,
+        data: bytes,
+        work_mpix: float,
+        checks: ProductChecks | None = None,
+    ) -> bytes:
+        """Run one step of a job: state (empty at first) and input bytes in, new state out. Takes `step_s` of time.
+        With `checks`, matrix products are checked by their sums, and what was found is added there."""
         ...
 
     def finish(self, kind: str, state: bytes, data: bytes) -> tuple[bytes, bytes, float]:
@@ -274,5 +374,7 @@ class NodePorts:
     """None on a board without one; then nothing resets a node that hangs."""
     last_words: str = ""
     """What the board has kept of the end of the last boot: the trace of an exception or of a hang; empty without."""
+    hardware: Hardware | None = None
+    """None where there is nothing to read beyond `board`: in a simulation."""
     slots: Slots | None = None
     """None on a board whose software cannot be updated in flight."""

@@ -40,6 +40,12 @@ PAGE_HEAD: Final = (
     "Flags: V verified in the primary source, S secondary text, D derived or chosen by us, U unverified. Nobody has",
     "run flatrack on these boards yet: speeds and loads are estimates where they say so.",
     "",
+    "`flatrack board benchmark --out mine.toml`, run on a board, measures it in half an hour (`boards/benchmark.py`):",
+    "speed of the shipped model in the worker, power at rest and under load where a sensor covers all of it, and heat",
+    "capacity and conductance to the air by a fit of one mass to the processor's temperature at rest, under load and",
+    "cooling. What it has measured has flag V, with board, date and runs as its source; what it cannot measure stays",
+    "as it was, and is said.",
+    "",
     "| profile | TOPS | Mpix/s | idle + compute + bus [W] | array [W] | battery [Wh] | radiator [m2] | max [degC] |",
     "|---|---|---|---|---|---|---|---|",
 )

@@ -111,6 +111,7 @@ class SimulatedBoard:
         self._bus_w = profile.bus_w.value
         self._idle_w = profile.idle_w.value
         self._compute_w = 0.0
+        self._measured_w: float | None = None
         self._load_w = self._bus_w + self._idle_w
         self._battery_j = profile.battery_wh.value * 3600.0
         self._charge_j = self._battery_j * initial_charge_share
@@ -153,6 +154,16 @@ class SimulatedBoard:
         return self._reset_cause
 
     # -- the world's side
+
+    def measure_load_w(self, load_w: float | None) -> None:
+        """What the node really draws from now on [W], in place of idle and compute load by the profile; None: by the
+        profile again. Without effect while it has no power."""
+        if load_w == self._measured_w:
+            return
+        assert load_w is None or load_w >= 0, "a load draws power"
+        self._advance()
+        self._measured_w = load_w
+        self._set_load()
 
     def truth(self) -> Sensors:
         """What sound sensors would read now."""
@@ -276,7 +287,8 @@ class SimulatedBoard:
     def _set_load(self) -> None:
         self._load_w = 0.0 if self._is_dark else self._bus_w
         if self._is_powered:
-            self._load_w += self._idle_w + self._compute_w + self._troubles.latch_up_w
+            node_w = self._idle_w + self._compute_w if self._measured_w is None else self._measured_w
+            self._load_w += node_w + self._troubles.latch_up_w
 
     def _advance(self) -> None:
         now_ns = self._clock.monotonic_ns()

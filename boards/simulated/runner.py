@@ -8,16 +8,14 @@ fast.
 
 import asyncio
 import hashlib
-from typing import Final
 
-from flightsw.compute import cloud_mask
-from flightsw.compute.inference import InferenceCache, ModelImage
+import numpy as np
+
+from flightsw.compute import cloud_mask, kinds
+from flightsw.compute.abft import Product
+from flightsw.compute.inference import InferenceCache
 from flightsw.config import BoardProfile
-from flightsw.errors import ConfigError
-from flightsw.ports import Model
-
-KINDS: Final = ("cloud_mask",)
-"""Kinds of job that this runner runs."""
+from flightsw.ports import Model, ProductChecks
 
 
 class SimulatedRunner:
@@ -26,19 +24,21 @@ class SimulatedRunner:
     Args:
         profile: gives time and power of a step.
         cache: sessions and results, shared by all runners of the process.
+        product: what multiplies matrices, and may be struck while it does.
     """
 
-    def __init__(self, profile: BoardProfile, cache: InferenceCache) -> None:
+    def __init__(self, profile: BoardProfile, cache: InferenceCache, product: Product = np.matmul) -> None:
         self._mpix_per_s = profile.mpix_per_s.value
         self._compute_w = profile.compute_w.value
         self._cache = cache
-        self._images: dict[bytes, ModelImage] = {}
+        self._product = product
+        self._images: dict[bytes, kinds.Image] = {}
         self._hangs = False
         self._hang_outlives_restart = False
 
-    def load(self, digest: bytes, data: bytes) -> ModelImage:
+    def load(self, digest: bytes, data: bytes) -> kinds.Image:
         """Load (or load again) the model with this digest. Raises: ConfigError."""
-        image = ModelImage(data, name=f"model {digest.hex()[:16]}")
+        image = kinds.load(data, f"model {digest.hex()[:16]}")
         self._images[digest] = image
         return image
 
@@ -60,57 +60,64 @@ class SimulatedRunner:
         self._hangs = True
         self._hang_outlives_restart = outlives_restart
 
-    def weight_memory(self) -> list[ModelImage]:
+    def weight_memory(self) -> list[kinds.Image]:
         """The images in memory, in the order of their digests: what radiation can strike."""
         return [self._images[digest] for digest in sorted(self._images)]
 
     def step_s(self, kind: str, work_mpix: float) -> float:
         """How long a step of this much work takes [s]. Raises: ConfigError."""
-        _check(kind)
+        kinds.check(kind)
         return work_mpix / self._mpix_per_s
 
     def step_w(self, kind: str) -> float:
         """Power drawn while a step runs, on top of idle [W]. Raises: ConfigError."""
-        _check(kind)
+        kinds.check(kind)
         return self._compute_w
 
-    async def step(self, kind: str, model: Model, state: bytes, data: bytes, work_mpix: float) -> bytes:
+    async def step(
+        self,
+        kind: str,
+        model: Model,
+        state: bytes,
+        data: bytes,
+        work_mpix: float,
+        checks: ProductChecks | None = None,
+    ) -> bytes:
         """Run one step of a job: state (empty at first) and input bytes in, new state out.
 
         Raises:
-            ConfigError: an unknown kind, no model runtime, or a model that does not run.
-            BoardError: the image was struck and no longer runs.
-            MessageError: the input is no tile.
-            StorageError: the state is no checkpoint of this tile.
+            ConfigError: no model runtime, or a model that does not run; else as `flightsw.compute.kinds.step`.
+            BoardError: the image was struck and no longer runs, or a product does not hold.
         """
         digest = next((key for key, image in self._images.items() if image is model), None)
         await asyncio.sleep(self.step_s(kind, work_mpix))
         if self._hangs:
             await asyncio.get_running_loop().create_future()
         image = model if digest is None else self._images.get(digest, model)
-        assert isinstance(image, ModelImage), "models come from load"
+        assert isinstance(image, kinds.Image), "models come from load"
+        if kind != cloud_mask.NAME:  # what strikes a product while it is computed must show: never from a cache
+            return self._run(kind, image, state, data, checks)
         key = (image.digest(), _digest(state, data))
         if (known := self._cache.result(key)) is not None:
             step = cloud_mask.CloudMaskState.from_bytes(state).step if state else 0
             return cloud_mask.CloudMaskState(step + 1, known).to_bytes()
-        tile = cloud_mask.decode_tile(data)
-        before = cloud_mask.CloudMaskState.from_bytes(state) if state else cloud_mask.begin(tile)
-        after = cloud_mask.advance(before, tile, image, self._cache)
-        self._cache.keep_result(key, after.logit_sum)
-        return after.to_bytes()
+        after = self._run(kind, image, state, data, checks)
+        self._cache.keep_result(key, cloud_mask.CloudMaskState.from_bytes(after).logit_sum)
+        return after
 
     def finish(self, kind: str, state: bytes, data: bytes) -> tuple[bytes, bytes, float]:
-        """(mask, cloud-free product, cloud share) of a job whose steps are done.
+        """Result object, product object and measure, as of `flightsw.compute.kinds.finish`."""
+        return kinds.finish(kind, state, data)
 
-        Raises:
-            ConfigError: an unknown kind.
-            MessageError: the input is no tile.
-            StorageError: the state is no checkpoint.
-        """
-        _check(kind)
-        tile = cloud_mask.decode_tile(data)
-        result = cloud_mask.finish(cloud_mask.CloudMaskState.from_bytes(state), tile)
-        return result.mask_bytes, result.product_bytes, result.cloud_fraction
+    def _run(self, kind: str, image: kinds.Image, state: bytes, data: bytes, checks: ProductChecks | None) -> bytes:
+        step = kinds.step(kind, image, state, data, checks)
+        try:
+            operation = next(step)
+            while True:
+                operation = step.send(kinds.compute(operation, image, self._cache, self._product))
+        except StopIteration as done:
+            after: bytes = done.value
+            return after
 
 
 def _digest(state: bytes, data: bytes) -> bytes:
@@ -119,8 +126,3 @@ def _digest(state: bytes, data: bytes) -> bytes:
     digest.update(state)
     digest.update(data)
     return digest.digest()
-
-
-def _check(kind: str) -> None:
-    if kind not in KINDS:
-        raise ConfigError(f"job kind {kind!r}: expected one of {', '.join(KINDS)}")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from boards.simulated.board import SimulatedBoard
-from boards.simulated.runner import SimulatedRunner
 from boards.simulated.troubles import POWERLESS_CAUSES, SensorTrouble
 from flightsw.core.health import Health
 from flightsw.ports import ResetCause
@@ -32,6 +31,14 @@ class Fillable(Protocol):
         ...
 
 
+class Hangable(Protocol):
+    """A runner whose worker can be made to hang."""
+
+    def hang(self, outlives_restart: bool = False) -> None:
+        """Let no step end from now on, until the worker is started anew or beyond that."""
+        ...
+
+
 class BoardStrikes:
     """Strikes what surrounds one node. Needs a running event loop.
 
@@ -49,7 +56,7 @@ class BoardStrikes:
         self._disk = disk
         self._jump = jump
         self._freeze = freeze
-        self._runner: SimulatedRunner | None = None
+        self._runner: Hangable | None = None
         self._health: Health | None = None
         self._hangs: dict[str, str] = {}
         """Party -> what ends its hang; the worker's is under the empty name."""
@@ -58,7 +65,7 @@ class BoardStrikes:
         self._heats_count = 0
         self._fills_count = 0
 
-    def booted(self, cause: ResetCause, runner: SimulatedRunner, health: Health) -> None:
+    def booted(self, cause: ResetCause, runner: Hangable, health: Health) -> None:
         """The node has booted: what a boot does not end hangs on."""
         self._runner, self._health = runner, health
         self._boots_count += 1

@@ -5,9 +5,10 @@ A boot is *stable* once it has run `stable_s` with nobody hung. Two things are c
 - **Boots that did not last**, in a row. After `LOOP_BOOTS` of them the next boot is a *boot loop*: the node starts in
   SAFE, and no job is resumed there. The count goes back to zero by command (`CLEAR_BOOTS`), or when the node is stable
   again after the ground has commanded it out of SAFE; being stable in SAFE proves nothing about what made it crash.
-- **Processor resets that nobody asked for** (watchdog, exception) since the node last was without power. After
-  `PROCESSOR_RESETS_MAX` of them the next boot asks for a power cycle first: some states only a loss of power ends. That
-  is tried `POWER_CYCLES_MAX` times in a row; then the boot loop's SAFE is all that is left, and the ground has to look.
+- **Processor resets that nobody asked for** (watchdog, exception, a program that was killed, a kernel that gave up)
+  since the node last was without power. After `PROCESSOR_RESETS_MAX` of them the next boot asks for a power cycle
+  first: some states only a loss of power ends. That is tried `POWER_CYCLES_MAX` times in a row; then the boot loop's
+  SAFE is all that is left, and the ground has to look.
 
 A commanded reset is no failure: it neither counts, nor proves anything. The reset log keeps the last `RESETS_KEPT_MAX`
 boots with their cause and what is known of the end before them: how long that boot ran and in which words it ended,
@@ -55,8 +56,8 @@ RECORD_BYTES_MAX: Final = 65_536
 
 POWERLESS: Final = (ResetCause.POWER_ON, ResetCause.POWER_CYCLE, ResetCause.BROWN_OUT)
 """Causes by which the node was without power."""
-UNASKED: Final = (ResetCause.WATCHDOG, ResetCause.EXCEPTION)
-"""Processor resets that nobody asked for."""
+UNASKED: Final = (ResetCause.WATCHDOG, ResetCause.EXCEPTION, ResetCause.KERNEL_PANIC, ResetCause.KILLED)
+"""Processor resets that nobody asked for. A kernel that panics restarts the board without taking its power."""
 
 NS_PER_S: Final = 1_000_000_000
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

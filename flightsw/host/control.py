@@ -1,4 +1,4 @@
-"""Control sockets: two programs of one machine call each other over a Unix socket.
+"""Control sockets: two programs call each other, over a Unix socket on one machine or over TCP in a laboratory.
 
 The messages are those of MessagePack-RPC (github.com/msgpack-rpc/msgpack-rpc, spec.md), each behind its length in four
 bytes, big-endian; both ends may call:
@@ -13,9 +13,14 @@ A handler is a function, or a coroutine function, with annotated positional argu
 against the annotations before the handler runs: a wrong argument is the caller's error and names method, argument,
 value and expectation. A `FlatrackError` of the handler is the caller's error too; anything else is our mistake and goes
 up. Handlers that are functions run in the order of arrival.
+
+A Unix socket is guarded by its mode: only its user may open it. A TCP socket is guarded by nothing: who serves one asks
+for a token in the first call (`token_holds`), offers nothing else before, and keeps to loopback or a network of the
+laboratory, since neither the token nor what follows is hidden from those who listen there.
 """
 
 import asyncio
+import hmac
 import inspect
 import os
 import socket
@@ -23,10 +28,12 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
 from flightsw.errors import ConfigError, ControlError, FlatrackError, LinkBroken, LinkClosed, LinkError
+from flightsw.link.pacing import lab_s
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 """One message [bytes]: the largest object that anybody puts through a control socket."""
@@ -38,6 +45,13 @@ PATH_BYTES_MAX: Final = 107
 """Path of a socket [bytes]: sun_path of Linux, with its final zero."""
 VALUE_CHARACTERS_MAX: Final = 60
 """How much of a wrong value an error shows: one line."""
+
+SCHEME: Final = "tcp://"
+"""How the address of a control socket over TCP begins: `tcp://host:port`."""
+CONNECT_S_MAX: Final = 5.0
+"""Longest wait for a TCP connection [s of the machine]: a laboratory network answers within one."""
+KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
+"""A peer that lost power is noticed after 5 + 3 x 2 s of silence; TCP alone would wait for hours."""
 
 LENGTH_BYTES: Final = 4
 CALL: Final = 0
@@ -165,6 +179,11 @@ class ControlPeer(asyncio.Protocol):
         """The connection stands."""
         assert isinstance(transport, asyncio.Transport), "a stream socket"
         self._transport = transport
+        line: socket.socket | None = transport.get_extra_info("socket")  # none on a board's port or pipe
+        if line is not None and line.family != socket.AF_UNIX:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in KEEPALIVE:
+                line.setsockopt(socket.IPPROTO_TCP, option, value)
         if self._on_made is not None:
             self._on_made(self)
 
@@ -285,19 +304,27 @@ class ControlServer:
     """A control socket that peers connect to.
 
     Args:
-        path: of the socket.
+        path: of the socket; None for TCP.
         server: listens on it.
+        peers: those that are connected.
     """
 
-    def __init__(self, path: Path, server: asyncio.Server) -> None:
+    def __init__(self, path: Path | None, server: asyncio.Server, peers: list[ControlPeer]) -> None:
         self.path = path
-        self.peers: list[ControlPeer] = []
+        self.peers = peers
         self._server = server
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
 
     async def close(self) -> None:
         """Take no more peers, end those that are there, and remove the socket."""
         self._server.close()
-        self.path.unlink(missing_ok=True)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
         for peer in self.peers:
             peer.close()
         if self.peers:
@@ -345,6 +372,72 @@ async def serve(path: Path, handlers: Handlers, on_peer: OnPeer | None = None) -
     except ConfigError:
         listener.close()
         raise
+    make, peers = _reception(handlers, on_peer)
+    return ControlServer(path, await asyncio.get_running_loop().create_unix_server(make, sock=listener), peers)
+
+
+async def connect_url(url: str, handlers: Handlers) -> ControlPeer:
+    """Connect to a control socket over TCP, `tcp://host:port`.
+
+    Raises:
+        ConfigError: the URL is none of these, or nobody listens there.
+    """
+    host, port = parse_address(url)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(lab_s(CONNECT_S_MAX)):
+            _, peer = await loop.create_connection(lambda: ControlPeer(handlers), host, port)
+    except TimeoutError:
+        raise ConfigError(f"control socket {url}: no answer within {CONNECT_S_MAX:g} s") from None
+    except OSError as error:
+        raise ConfigError(f"control socket {url}: {error.strerror or error}; is the program running?") from None
+    return peer
+
+
+async def serve_url(url: str, handlers: Handlers, on_peer: OnPeer | None = None) -> ControlServer:
+    """Listen on a control socket over TCP; port 0 takes a free one, which the server tells.
+
+    Args:
+        url: `tcp://host:port`.
+        handlers: method -> what answers it; of every peer until it is given others. Nothing but a method that checks
+            a token should be among them.
+        on_peer: told of each peer when it connects; may set its handlers.
+
+    Raises:
+        ConfigError: the URL is none of these, or the address cannot be had.
+    """
+    host, port = parse_address(url)
+    make, peers = _reception(handlers, on_peer)
+    try:
+        server = await asyncio.get_running_loop().create_server(make, host, port)
+    except OSError as error:
+        raise ConfigError(f"control socket {url}: {error.strerror or error}") from None
+    return ControlServer(None, server, peers)
+
+
+def parse_address(url: str) -> tuple[str, int]:
+    """Host and port of `tcp://host:port`.
+
+    Raises:
+        ConfigError: the URL is none of these.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not url.startswith(SCHEME) or not host or port is None or url[len(SCHEME) :].rpartition(":")[2] != str(port):
+        raise ConfigError(f"control socket {url!r}, expected {SCHEME}host:port")
+    return host, port
+
+
+def token_holds(expected: str, given: str) -> bool:
+    """Whether a peer has the token, in a time that does not say how much of it was right. No token opens nothing."""
+    return bool(expected) and hmac.compare_digest(expected.encode(), given.encode())
+
+
+def _reception(handlers: Handlers, on_peer: OnPeer | None) -> tuple[Callable[[], ControlPeer], list[ControlPeer]]:
+    """What makes a server's peers, and the list of those that are connected."""
     peers: list[ControlPeer] = []
 
     def welcome(peer: ControlPeer) -> None:
@@ -358,9 +451,7 @@ async def serve(path: Path, handlers: Handlers, on_peer: OnPeer | None = None) -
         peer._on_made = welcome
         return peer
 
-    server = ControlServer(path, await asyncio.get_running_loop().create_unix_server(make, sock=listener))
-    server.peers = peers
-    return server
+    return make, peers
 
 
 def _check_path(path: Path) -> None:

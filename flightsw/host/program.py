@@ -24,7 +24,7 @@ from typing import Final
 
 from flightsw.config import InterfaceConfig
 from flightsw.errors import FlatrackError
-from flightsw.host.control import ControlPeer, connect
+from flightsw.host.control import ControlPeer, connect, connect_url
 from flightsw.host.loop import PacedLoop
 from flightsw.host.settings import LinkSettings
 from flightsw.link.joined import join_neighbours
@@ -130,14 +130,26 @@ async def meet_bench(socket: Path, ending: Ending, resources: AsyncExitStack, lo
     """
     end_with_parent()
     peer = await connect(socket, {})
-
-    async def part() -> None:
-        peer.close()
-        await asyncio.wait([peer.closed], timeout=GOODBYE_S * loop.time_scale)
-
-    resources.push_async_callback(part)
+    resources.push_async_callback(_part, peer, loop)
     peer.closed.add_done_callback(lambda _: ending.tell(Exit.STOPPED))
     return peer
+
+
+async def meet_remote_bench(url: str, resources: AsyncExitStack, loop: PacedLoop) -> ControlPeer:
+    """Connect to a bench on another machine, `tcp://host:port`; the program outlives it.
+
+    Raises:
+        ConfigError: the URL is none of these, or nobody listens there.
+    """
+    peer = await connect_url(url, {})
+    resources.push_async_callback(_part, peer, loop)
+    return peer
+
+
+async def _part(peer: ControlPeer, loop: PacedLoop) -> None:
+    """Part from a bench once it has the last words."""
+    peer.close()
+    await asyncio.wait([peer.closed], timeout=GOODBYE_S * loop.time_scale)
 
 
 async def open_wire(

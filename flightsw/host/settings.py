@@ -60,6 +60,15 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Key file (`flightsw.host.keyfile`)."""
 
 
+class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[bench]`: a bench on another machine that watches and strikes this program. Without it there is no such door."""
+
+    url: str
+    """`tcp://host:port` (`flightsw.host.control.connect_url`)."""
+    token: Annotated[str, msgspec.Meta(min_length=16, max_length=128)]
+    """What the program is known by there: who guesses it may stop the node."""
+
+
 def load_ring(settings: KeySettings | None, base: Path, node: int) -> KeyRing | None:
     """The keys of a node; None where the settings have none.
 

@@ -83,6 +83,8 @@ class RecordStream:
         on_lost: called once with the reason when the line breaks; the stream is closed by then.
         outbox: queue of stuffed records and padding; it belongs to the caller and outlives the stream.
         baud: rate at which records leave, on the loop's clock [bit/s]; 0 for as fast as the line takes them.
+        paces_intake: take bytes from the line at that rate, too, for a line that has none of its own: what comes faster
+            waits in the line.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class RecordStream:
         on_lost: Callable[[str], None],
         outbox: "Outbox[tuple[bytes, int]]",
         baud: int = 0,
+        *,
+        paces_intake: bool = False,
     ) -> None:
         self.sent_count = 0
         self.cut_count = 0
@@ -101,6 +105,8 @@ class RecordStream:
         self._on_lost = on_lost
         self._outbox = outbox
         self._rate = LineRate(baud) if baud else None
+        self._intake = LineRate(baud) if baud and paces_intake else None
+        self._intake_timer: asyncio.TimerHandle | None = None
         self._reader = RecordReader()
         self._loop = asyncio.get_running_loop()
         self._pending = memoryview(_DELIMITER)
@@ -132,8 +138,9 @@ class RecordStream:
         self._loop.remove_reader(self._descriptor)
         if self._is_writer_armed:
             self._loop.remove_writer(self._descriptor)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._intake_timer):
+            if timer is not None:
+                timer.cancel()
         self.cut_count += self._pending_is_record
         self._pending_is_record = False
 
@@ -145,8 +152,17 @@ class RecordStream:
         self._owed_bytes = 0
 
     def _on_readable(self) -> None:
+        wanted = _READ_BYTES
+        if self._intake is not None:
+            now_ns = self._now_ns()
+            wanted = min(wanted, self._intake.granted_bytes(now_ns))
+            if wanted <= 0:
+                self._loop.remove_reader(self._descriptor)
+                wait_s = self._intake.wait_ns(now_ns) / _SECOND_NS
+                self._intake_timer = self._loop.call_later(wait_s, self._on_intake_timer)
+                return
         try:
-            data = os.read(self._descriptor, _READ_BYTES)
+            data = os.read(self._descriptor, wanted)
         except BlockingIOError:
             return
         except OSError as error:
@@ -155,6 +171,8 @@ class RecordStream:
         if not data:
             self._lose("hung up")
             return
+        if self._intake is not None:
+            self._intake.charge(len(data), self._now_ns())
         for interface, frame in self._reader.feed(data):
             if not self._is_open:  # the receiver of the record before closed us
                 return
@@ -218,6 +236,11 @@ class RecordStream:
     def _on_timer(self) -> None:
         self._timer = None
         self._write()
+
+    def _on_intake_timer(self) -> None:
+        self._intake_timer = None
+        self._loop.add_reader(self._descriptor, self._on_readable)
+        self._on_readable()
 
     def _now_ns(self) -> int:
         return int(self._loop.time() * _SECOND_NS)

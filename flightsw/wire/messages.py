@@ -134,7 +134,7 @@ class Beacon(Message, frozen=True, array_like=True, tag=1):
     uptime_s: Count
     utc_ns: Count
     mode: Mode
-    reset_cause: Annotated[int, msgspec.Meta(ge=1, le=6)]
+    reset_cause: Annotated[int, msgspec.Meta(ge=1, le=8)]
     charge_permille: Annotated[int, msgspec.Meta(ge=0, le=1000)]
     """Battery charge [1/1000 of capacity]."""
     electronics_ddegc: Annotated[int, msgspec.Meta(ge=-2731, le=10000)]

@@ -13,7 +13,17 @@ NS_PER_S = 1_000_000_000
 ECLIPSE_S = 36 * 60
 STEADY_S = 40_000
 HEAT_LIMITED = "three-body-744"
-NAMES = ["jetson-agx-orin", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5", "three-body-744"]
+NAMES = [
+    "jetson-agx-orin",
+    "jetson-orin-nano",
+    "jetson-orin-nx",
+    "qemu-virt",
+    "raspberry-pi-3",
+    "raspberry-pi-4",
+    "raspberry-pi-5",
+    "raspberry-pi-zero-2-w",
+    "three-body-744",
+]
 PROFILES = Path(profiles.__file__).parent
 DOCS = Path(__file__).parents[2] / "docs"
 RESERVE = NodeConfig(node=2, name="sat", interfaces=()).reserve

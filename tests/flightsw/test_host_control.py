@@ -12,7 +12,7 @@ import pytest
 
 from flightsw.errors import ConfigError, ControlError, LinkBroken, LinkClosed, StorageError
 from flightsw.host import control
-from flightsw.host.control import ControlPeer, connect, serve
+from flightsw.host.control import ControlPeer, connect, connect_url, parse_address, serve, serve_url, token_holds
 
 PATIENCE_S = 20.0
 """Longest wait for what comes at once."""
@@ -360,3 +360,47 @@ async def test_no_socket_stays_open(tmp_path):
         assert isinstance(pair.near, ControlPeer)
     await asyncio.sleep(0)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# -- over TCP
+
+
+async def test_both_ends_call_and_are_answered_over_tcp():
+    arrived = asyncio.get_running_loop().create_future()
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    server = await serve_url("tcp://127.0.0.1:0", {"double": double}, arrived.set_result)
+    near = await connect_url(f"tcp://127.0.0.1:{server.port}", {"double": double})
+    far = await asyncio.wait_for(arrived, PATIENCE_S)
+    assert await near.call("double", 21) == 42
+    assert await far.call("double", 4) == 8
+    near.close()
+    await asyncio.wait_for(far.closed, PATIENCE_S)
+    await asyncio.wait_for(server.close(), PATIENCE_S)
+
+
+async def test_nobody_at_a_tcp_address_and_an_address_in_use_are_told():
+    server = await serve_url("tcp://127.0.0.1:0", {})
+    url = f"tcp://127.0.0.1:{server.port}"
+    with pytest.raises(ConfigError, match=f"control socket {url}: "):
+        await serve_url(url, {})
+    await server.close()
+    with pytest.raises(ConfigError, match=f"control socket {url}: .*is the program running"):
+        await connect_url(url, {})
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:4000", "tcp://", "tcp://host", "tcp://host:port", "tcp://h:1/x", "udp://h:1"]
+)
+def test_what_is_no_tcp_address_is_refused(url):
+    with pytest.raises(ConfigError, match="expected tcp://host:port"):
+        parse_address(url)
+
+
+def test_a_token_opens_only_where_one_is_expected():
+    assert token_holds("secret", "secret")
+    assert not token_holds("secret", "secreT")
+    assert not token_holds("secret", "")
+    assert not token_holds("", "")

@@ -457,8 +457,8 @@ def test_an_absolute_sequence_goes_on_after_a_reset_and_skips_what_the_time_off_
     [
         (AutoStart.NEVER, ()),
         (AutoStart.AFTER_POWER_ON, ("POWER_ON", "POWER_CYCLE", "BROWN_OUT")),
-        (AutoStart.AFTER_RESET, ("RESET_COMMAND", "WATCHDOG", "EXCEPTION")),
-        (AutoStart.ALWAYS, ("POWER_ON", "RESET_COMMAND", "WATCHDOG", "EXCEPTION", "POWER_CYCLE", "BROWN_OUT")),
+        (AutoStart.AFTER_RESET, ("RESET_COMMAND", "WATCHDOG", "EXCEPTION", "KERNEL_PANIC", "KILLED")),
+        (AutoStart.ALWAYS, tuple(cause.name for cause in ResetCause)),
     ],
 )
 def test_a_sequence_starts_by_itself_after_the_resets_it_is_made_for(
