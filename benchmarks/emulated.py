@@ -1,0 +1,110 @@
+"""What emulated boards cost: the image, a boot, a restore, eight boards, a trial of RAM flips.
+
+    python benchmarks/emulated.py [--boards 8] [--restores 5] [--trials 20] [--folder FOLDER] [--json FILE]
+
+Needs root, QEMU and what builds images (docs/boards/emulated.md). With an empty `--folder` everything is built, the
+download of Debian's packages included; otherwise only what is missing there, and the times say so. A board answers when
+its on-board fault agent has said hello.
+"""
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from report import Report
+
+from hil.emulation.disk import Overlay
+from hil.emulation.image import ImageFiles, build
+from hil.emulation.machine import Machine
+from hil.emulation.ram_flips import Outcome, RamFlips, outcomes
+from hil.emulation.ready import TAG, ready_snapshot, wait_for_agent
+from hil.emulation.tools import scratch_folder
+from hil.faults.weights import wilson_95
+
+SEED = 1
+RAM_FLIPS = 64
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run all and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--boards", type=int, default=8, metavar="N", help="boards that are restored at once")
+    parser.add_argument("--restores", type=int, default=5, metavar="N", help="restores to take the median of")
+    parser.add_argument("--trials", type=int, default=20, metavar="N", help="trials of RAM flips of each kind")
+    parser.add_argument("--folder", type=Path, help="where images are kept; without, an empty one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to a file")
+    given = parser.parse_args(arguments)
+    report = Report("emulated boards")
+    with tempfile.TemporaryDirectory() as folder, scratch_folder() as runs:
+        begun_s = time.perf_counter()
+        files = build("qemu-virt", given.folder or Path(folder))
+        report.add("image", time.perf_counter() - begun_s, "s", "< 90")
+        asyncio.run(_measure(report, files, Path(runs), given))
+    if given.json is not None:
+        report.write_json(given.json)
+
+
+async def _measure(report: Report, files: ImageFiles, folder: Path, given: argparse.Namespace) -> None:
+    begun_s = time.perf_counter()
+    ready = await ready_snapshot(files)
+    report.add("first boot to the snapshot", time.perf_counter() - begun_s, "s", "< 60")
+    report.add("snapshot", ready.path.stat().st_size / 1e6, "MB")
+    times_s = [await _restored(files, folder, ready, 1) for _ in range(given.restores)]
+    report.add("restore to first answer", median(times_s), "s", "< 1")
+    report.add(
+        f"{given.boards} boards, until all answer", await _restored(files, folder, ready, given.boards), "s", "< 5"
+    )
+    board = Machine(files, folder, "board", origin=ready)
+    await board.start()
+    begun_s = time.perf_counter()
+    await board.load(TAG)
+    await wait_for_agent(board)
+    report.add("live restore to first answer", time.perf_counter() - begun_s, "s", "< 0.5")
+    await _strike(report, board, given.trials)
+    await board.kill()
+    board.close()
+
+
+async def _restored(files: ImageFiles, folder: Path, ready: Overlay, count: int) -> float:
+    """How long until boards that are started together have all answered [s]."""
+    boards = [Machine(files, folder, f"board{number}", origin=ready) for number in range(count)]
+
+    async def up(board: Machine) -> None:
+        await board.start()
+        await wait_for_agent(board)
+
+    begun_s = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for board in boards:
+            tasks.create_task(up(board))
+    took_s = time.perf_counter() - begun_s
+    for board in boards:
+        await board.kill()
+        board.close()
+    return took_s
+
+
+async def _strike(report: Report, board: Machine, count: int) -> None:
+    campaign, rng = RamFlips(board), random.Random(SEED)
+    await campaign.prepare()
+    begun_s = time.perf_counter()
+    for _ in range(count):
+        await campaign.trial(())
+    report.add("trial of RAM flips", (time.perf_counter() - begun_s) / count, "s", "< 0.5")
+    weights = [await campaign.trial(campaign.in_weights(rng)) for _ in range(count)]
+    ram = [await campaign.trial(campaign.anywhere(rng, RAM_FLIPS)) for _ in range(count)]
+    for name, trials in (("one flip in weights", weights), (f"{RAM_FLIPS} flips in RAM", ram)):
+        for outcome in Outcome:
+            found = outcomes(trials)[outcome]
+            low, high = wilson_95(found, count)
+            report.add(f"{name}: {outcome.value}, of {count}", found, f"[{low:.1%}, {high:.1%}]")
+    campaign.close()
+
+
+if __name__ == "__main__":
+    main()
