@@ -1,0 +1,1 @@
+"""Cards and disks of boards: stock images that become nodes, and the devices that they are written to."""
