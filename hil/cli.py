@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -18,15 +19,18 @@ from hil.bench import folder as folders
 from hil.bench import summary
 from hil.bench.compare import PIXELS_DIFFERING_MAX, compare_masks
 from hil.bench.execute import Execution, check_inputs, execute, prepare, real_time
+from hil.bench.kinds import LAB_KINDS
 from hil.bench.progress import Progress as RunProgress
 from hil.bench.scenario import Scenario, load, needs_real_time, shipped, with_kind
 from hil.bench.soak import Finding, seed_range, soak
 from hil.capture.runs import run_recorder
 from hil.commands.audit import audit_command
+from hil.commands.boards import board_group
 from hil.commands.completion import completion_command
 from hil.commands.console import console_command
 from hil.commands.dictionary import dictionary_command
 from hil.commands.ground import command_command, status_command
+from hil.commands.hardware import hardware_command
 from hil.commands.inspection import inspect_command
 from hil.commands.keys import keys_group
 from hil.commands.mission_time import time_command
@@ -39,6 +43,8 @@ from hil.commands.updates import update_group
 from hil.sim.repeat import first_difference
 from hil.sim.trace import read_trace
 
+LoopKind = Literal["simulated", "process", "emulated"]
+"""What all nodes of a scenario can be made of; a real board is one of its own."""
 EXIT_FAIL = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -100,13 +106,20 @@ def main() -> None:
 @click.option("--pcap", type=click.Path(path_type=Path), help="Write what crosses the links as a pcapng capture.")
 @click.option("--pcap-lost", is_flag=True, help="Also write frames that did not arrive.")
 @click.option(
-    "--kind", type=click.Choice(["simulated", "process"]), help="What all nodes run as, whatever the scenario says."
+    "--kind",
+    type=click.Choice(["simulated", "process", "emulated"]),
+    help="What all nodes run as, whatever the scenario says.",
 )
 @click.option("--link", type=click.Choice(["serial", "mqtt"]), help="Lab wire of processes.  [default: serial]")
 @click.option(
     "--time-scale",
     type=SECONDS,
-    help="Run in real time, so many mission seconds in a second.  [default: virtual time; 1 with processes]",
+    help="Run in real time, so many mission seconds in a second.  [default: virtual time; 1 with processes or boards]",
+)
+@click.option(
+    "--image",
+    type=click.Path(path_type=Path),
+    help="Folder of the image of emulated boards.  [default: built on first use]",
 )
 @click.option(
     "--broker",
@@ -123,15 +136,18 @@ def run(
     out: Path,
     pcap: Path | None,
     pcap_lost: bool,
-    kind: Literal["simulated", "process"] | None,
+    kind: LoopKind | None,
     link: Literal["serial", "mqtt"] | None,
     time_scale: float | None,
+    image: Path | None,
     broker: str,
 ) -> None:
     """Run a SCENARIO (a shipped name or a TOML file) and judge it: in virtual time, or in real time."""
     console = Console(highlight=False, markup=False)
     prepared = _of_kind(prepare(load(scenario), seed, faults), kind, link)
-    if time_scale is None and any(node.kind == "process" for node in prepared.nodes):
+    if image is not None:
+        prepared = replace(prepared, emulation=replace(prepared.emulation, image=str(image.resolve())))
+    if time_scale is None and any(node.kind in LAB_KINDS for node in prepared.nodes):
         time_scale = 1.0
     pace = None if time_scale is None else real_time(prepared, time_scale, broker)
     check_inputs(prepared, scene)
@@ -259,9 +275,7 @@ def soak_command(scenario: str, seeds: str, workers: int, faults: str, until_s: 
     sys.exit(EXIT_FAIL if failed else 0)
 
 
-def _of_kind(
-    scenario: Scenario, kind: Literal["simulated", "process"] | None, link: Literal["serial", "mqtt"] | None
-) -> Scenario:
+def _of_kind(scenario: Scenario, kind: LoopKind | None, link: Literal["serial", "mqtt"] | None) -> Scenario:
     """The scenario as the options ask."""
     if kind is None and link is None:
         return scenario
@@ -327,11 +341,13 @@ def _print(console: Console, done: Execution) -> None:
 
 main.add_command(inspect_command)
 main.add_command(keys_group)
+main.add_command(board_group)
 main.add_command(command_command)
 main.add_command(status_command)
 main.add_command(telemetry_command)
 main.add_command(events_command)
 main.add_command(dumps_command)
+main.add_command(hardware_command)
 main.add_command(audit_command)
 main.add_command(sequence_group)
 main.add_command(time_command)
@@ -347,6 +363,7 @@ ASKING = (
     telemetry_command,
     events_command,
     dumps_command,
+    hardware_command,
     audit_command,
     sequence_group,
     time_command,

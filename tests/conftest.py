@@ -7,9 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from hil.broker_programs import BrokerTls
+
+hypothesis.settings.register_profile("flatrack", deadline=None)  # no test asserts a duration
+hypothesis.settings.load_profile("flatrack")
 
 MISSING = "missing tool: "
 """How the reason of such a skip begins."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flightsw.compute import cloud_mask
 from flightsw.errors import ConfigError, MessageError
@@ -44,6 +45,11 @@ def compare_masks(results_a: Path, results_b: Path) -> Comparison:
     return Comparison(len(names), sum(share > 0 for share in shares), max(shares, default=0.0))
 
 
+def masks_agree(a: bytes, b: bytes) -> bool:
+    """Whether two masks are within the tolerance. Raises: MessageError: one is no mask."""
+    return _differing(cloud_mask.decode_mask(a), cloud_mask.decode_mask(b)) <= PIXELS_DIFFERING_MAX
+
+
 def _share(path_a: Path, path_b: Path) -> float:
     if not (path_a.exists() and path_b.exists()):
         return 1.0
@@ -53,6 +59,9 @@ def _share(path_a: Path, path_b: Path) -> float:
             masks.append(cloud_mask.decode_mask(path.read_bytes()))
         except MessageError as error:
             raise ConfigError(f"{path}: {error}") from None
-    if masks[0].shape != masks[1].shape:
-        return 1.0
-    return float(np.mean(masks[0] != masks[1]))
+    return _differing(*masks)
+
+
+def _differing(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Share of the pixels that differ; 1.0 when the sizes do."""
+    return float(np.mean(a != b)) if a.shape == b.shape else 1.0

@@ -1,11 +1,12 @@
 """What a scenario and its sky say about each part of a bench: links, interfaces, settings of nodes and ground."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from boards import profiles
 from flightsw.config import InterfaceConfig, NodeConfig
 from flightsw.errors import ConfigError
+from flightsw.link.pacing import BITS_PER_BYTE
 from flightsw.link.udp import udp_address
 from flightsw.wire.framing import coding
 from ground.fleet import FleetNode
@@ -20,12 +21,18 @@ from hil.channel.impairments import Impairments
 from hil.channel.link import Link
 from hil.channel.relay import Relay
 from hil.faults.injector import Injector
+from hil.faults.plan import Fault
 from hil.sim.streams import Streams
 
 NS_PER_S: Final = 1_000_000_000
 DISK_BYTES: Final = 64 * 1024 * 1024
 """Disk of a node [bytes]: real bytes of the machine that simulates, so smaller than the profile's storage."""
 GROUND_DISK_BYTES: Final = 1024 * 1024 * 1024
+UART_SHARE: Final = 0.8
+"""Of the rate of a UART that links may plan with: records have headers and checks, and answers need room."""
+EMULATED_BYTES_S: Final = 25_000.0
+"""What an emulated UART moves at least, whatever its rate [bytes per s of the machine]: 25 to 42 kB/s were measured
+under QEMU 7.2 on the cores of docs/boards/emulated.md."""
 
 
 def link_spec(scenario: Scenario, first_node: int) -> LinkSpec:
@@ -101,6 +108,26 @@ def node_config(scenario: Scenario, index: int, ltp_margin_s: float = LTP_MARGIN
     )
 
 
+def wire_ceilings(scenario: Scenario, bauds: Mapping[str, int], time_scale: float) -> dict[int, float]:
+    """Node -> what its UART carries of each of its links [bit/s]: all of them share the line.
+
+    Args:
+        scenario: of the run.
+        bauds: node -> rate of the UART of a real board [bit/s].
+        time_scale: mission seconds in a second of the machine, which an emulated UART cannot follow for ever.
+    """
+    ceilings = {}
+    for index, spec in enumerate(scenario.nodes):
+        if spec.kind == "emulated":
+            bytes_s = min(scenario.emulation.baud / BITS_PER_BYTE, EMULATED_BYTES_S / time_scale)
+        elif spec.name in bauds:
+            bytes_s = bauds[spec.name] / BITS_PER_BYTE
+        else:
+            continue
+        ceilings[FIRST_NODE + index] = UART_SHARE * 8 * bytes_s / len(interfaces(scenario, index))
+    return ceilings
+
+
 def external_node(scenario: Scenario, index: int, relay: Relay) -> ExternalNode:
     """The bench's side of a foreign node.
 
@@ -147,13 +174,14 @@ def fleet(scenario: Scenario, sky: Sky) -> list[FleetNode]:
 def arm_faults(
     injector: Injector,
     scenario: Scenario,
+    faults: Sequence[Fault],
     sky: Sky,
     members: Sequence[Member],
     workload: Workload | None,
     until_ns: int,
 ) -> None:
-    """Set the timers of the scenario's faults and of the upsets that radiation makes along each orbit."""
-    injector.arm(scenario.faults)
+    """Set the timers of the faults and of the upsets that radiation makes along each orbit."""
+    injector.arm(faults)
     radiation = scenario.radiation
     if radiation is None or workload is None:
         return

@@ -9,21 +9,15 @@
 """
 
 import asyncio
-import inspect
 import shlex
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import msgspec
 
-from boards.simulated.clock import LoopClock
 from flightsw.errors import ConfigError, FlatrackError
-from flightsw.host.control import Method
-from ground.control import UserPort
-from hil.bench import composition
 from hil.bench.mission_control import LocalGround
 from hil.bench.run import Bench
-from hil.bench.workload import KIND
 from hil.faults.plan import Fault
 
 WAIT_S_MAX: Final = 1e7
@@ -37,17 +31,16 @@ class RunGround:
     """The ground of a run in this loop, asked as over a control socket.
 
     Args:
-        port: answers.
+        bench: whose ground answers.
     """
 
-    def __init__(self, port: UserPort) -> None:
-        self._methods = {name: Method(name, handler) for name, handler in port.handlers().items()}
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
 
     async def ask(self, method: str, *params: Any) -> Any:
         """The answer of the run's ground. Raises: ConfigError."""
         try:
-            answer = self._methods[method](list(params))
-            return await answer if inspect.isawaitable(answer) else answer
+            return await self._bench.ground.ask(method, *params)
         except FlatrackError as error:
             raise ConfigError(str(error)) from None
 
@@ -74,9 +67,7 @@ class Console:
     async def __call__(self, bench: Bench) -> None:
         """Work until the lines end."""
         assert isinstance(bench.ground, LocalGround), "in virtual time the ground is in this loop"
-        clock = LoopClock(lambda: bench.loop.now_ns, bench.scenario.epoch_utc_ns)
-        fleet = tuple(composition.fleet(bench.scenario, bench.sky))
-        ground = RunGround(UserPort(bench.ground.segment, clock, fleet, (KIND,)))
+        ground = RunGround(bench)
         for line in self._lines:
             words = self._words(line)
             if not words:

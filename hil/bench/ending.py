@@ -18,7 +18,7 @@ from hil.bench.judge import (
     judge_results,
 )
 from hil.bench.member import Ground, Member
-from hil.bench.scenario import Scenario
+from hil.bench.scenario import Scenario, foreign_processors
 from hil.bench.sky import FIRST_NODE, GROUND_NODE
 from hil.bench.workload import Item, Workload
 from hil.channel.external import ExternalNode
@@ -54,6 +54,8 @@ class Audit:
     patience_ns: int = 0
     externals: dict[int, ExternalNode] = field(default_factory=dict)
     """Foreign nodes by number."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Boards that are missing, and why."""
     _lowest_share: float = 1.0
     _hottest_degc: float = -273.15
 
@@ -61,6 +63,8 @@ class Audit:
         """Look at boards, queues and traffic: extremes that no node reports."""
         for member in self.members.values():
             energy = member.energy()
+            if energy is None:
+                continue  # a board that tells nobody
             self._lowest_share = min(self._lowest_share, energy.charge_share)
             self._hottest_degc = max(self._hottest_degc, energy.electronics_degc)
         judge_queues(self.monitor, self._accounts(ground), now_ns)
@@ -99,7 +103,10 @@ class Audit:
         judge_energy(self.monitor, self.members.values(), now_ns, self.patience_ns)
         counters = self._count(ground, now_ns)
         if self.workload is not None:
-            counters |= judge_results(self.monitor, self.workload, self.items, self.results, self.cache, now_ns)
+            foreign = foreign_processors(self.scenario)
+            counters |= judge_results(
+                self.monitor, self.workload, self.items, self.results, self.cache, now_ns, foreign
+            )
         counts = self.trace.counts
         unmet = []
         if is_whole:
@@ -119,6 +126,7 @@ class Audit:
             interrupted=interrupted,
             crash=crash,
             bounds=self._bounds(ground),
+            absent=dict(self.absent),
         )
 
     def _bounds(self, ground: Ground) -> list[str]:
@@ -128,6 +136,9 @@ class Audit:
         texts = []
         if loose:
             texts.append(f"rule 2, frames accepted and rejected are at most those delivered: {', '.join(loose)}")
+        silent = [name for name, member in self.members.items() if member.energy() is None]
+        if silent:
+            texts.append(f"all rules of a satellite, by what the ground heard of it alone: {', '.join(silent)}")
         if boots := self.monitor.bounded_boots:
             texts.append(f"rule 4, recovered state is not behind what was told before a kill: {', '.join(boots)}")
         return texts
@@ -158,6 +169,7 @@ class Audit:
         counts = sum((member.totals() for member in self.members.values()), ground.accounts().counts)
         assert isinstance(counts, NodeCounts), "a sum of counts"
         ends = [end for ended in monitor.ended.values() for end in ended]
+        energies = [member.energy() for member in self.members.values()]
         return {
             "jobs_accepted": len(monitor.accepted),
             "jobs_completed": ends.count("job.completed"),
@@ -183,7 +195,7 @@ class Audit:
             "upset_acceleration": 0 if self.scenario.radiation is None else self.scenario.radiation.acceleration,
             "models_repaired": counts.models_repaired,
             "jobs_rolled_back": events.get("job.rolled_back", 0),
-            "energy_drawn_j": round(sum(member.energy().account.drawn_j for member in self.members.values())),
+            "energy_drawn_j": round(sum(energy.account.drawn_j for energy in energies if energy is not None)),
             "lowest_charge_percent": round(100 * self._lowest_share, 1),
             "hottest_degc": round(self._hottest_degc, 1),
             "virtual_s": round(now_ns / NS_PER_S, 1),

@@ -14,11 +14,14 @@ from boards import profiles
 from flightsw.compute.inference import InferenceCache
 from hil.bench import folder as folders
 from hil.bench import sky, summary
+from hil.bench.inventory_board import open_boards
 from hil.bench.judge import Outcome
-from hil.bench.pace import LATENCY_MQTT_S, LATENCY_SERIAL_S, Pace
+from hil.bench.kinds import OWN_BOARD_KINDS
+from hil.bench.pace import LATENCY_MQTT_S, LATENCY_SERIAL_S, LATENCY_UART_S, Pace
 from hil.bench.progress import Progress
 from hil.bench.run import Bench, Operator
 from hil.bench.scenario import ElementsOrbit, Scenario, link_names
+from hil.bench.surroundings import prepare_surroundings
 from hil.bench.workload import Workload
 from hil.channel.relay import Observer
 from hil.faults.drawing import draw
@@ -82,6 +85,7 @@ def check_inputs(scenario: Scenario, scene: Path | None = None) -> None:
         Workload(scenario.workload, Streams(0), scene)
     if isinstance(scenario.orbit, ElementsOrbit):
         sky.compute(scenario)
+    open_boards(scenario)
 
 
 def real_time(scenario: Scenario, time_scale: float, broker: str = "nats") -> Pace:
@@ -92,8 +96,10 @@ def real_time(scenario: Scenario, time_scale: float, broker: str = "nats") -> Pa
         time_scale: mission seconds in a second of the machine.
         broker: as of `Pace`.
     """
-    has_mqtt = any(node.link == "mqtt" for node in scenario.nodes)
-    latency_s = LATENCY_MQTT_S if has_mqtt else LATENCY_SERIAL_S
+    allowed = [LATENCY_SERIAL_S]
+    allowed += [LATENCY_MQTT_S for node in scenario.nodes if node.link == "mqtt"]
+    allowed += [LATENCY_UART_S for node in scenario.nodes if node.kind in OWN_BOARD_KINDS]
+    latency_s = max(allowed)
     return Pace(time.time_ns, time_scale, broker, len(os.sched_getaffinity(0)), latency_s)
 
 
@@ -130,6 +136,7 @@ def execute(
         observer=observer,
         pace=pace,
         operator=operator,
+        surroundings=prepare_surroundings(scenario),
     )
     outcome = bench.run()
     cpu_s = time.process_time() - cpu_started_s

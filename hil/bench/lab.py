@@ -1,93 +1,67 @@
-"""What a run in real time has on the table besides coroutines: programs, their folders and lab wires, the bench port,
-and a broker where a wire is MQTT.
-
-```text
-<run folder>/nodes/plan.json            predicted contacts, for all
-                  sat-01/node.toml      settings          world.json   its sun
-                         board.json     battery and heat  disk/        what it stored
-                         stdout.log     stderr.log        keys.toml    (0600)
-                  ground/ground.toml    ledger.db and archive.db lie in the run folder
-```
-"""
+"""What a run in real time has on the table besides coroutines: programs and boards with their lab wires, the bench port
+that they report to, and a broker where a wire is MQTT."""
 
 import asyncio
+import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from boards import profiles
-from boards.program import BoardSettings, NodeSettings
-from boards.simulated.board import SimulatedBoard
-from boards.simulated.clock import LoopClock
-from boards.simulated.states import SavedBoard, save_board
 from flightsw.errors import ConfigError, ControlError
-from flightsw.host.control import ControlPeer, Handler, serve
-from flightsw.host.keyfile import save_keys
+from flightsw.host.control import SCHEME, ControlPeer, parse_address, serve, serve_url, token_holds
 from flightsw.host.loop import PacedLoop
-from flightsw.host.settings import ClockSettings, KeySettings, LinkSettings, StorageSettings
 from flightsw.link.pacing import lab_s
 from flightsw.link.records import pack_record
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.keys import KeyRing
 from flightsw.net.plans import encode_plan
 from flightsw.ports import Frame, ResetCause
-from flightsw.wire.messages import JobReport
-from ground.program import FleetSettings, GroundSettings, ResultSettings, SegmentSettings
-from hil.bench import composition
-from hil.bench.composition import DISK_BYTES, GROUND_DISK_BYTES
+from hil.bench.board_node import BoardNode
+from hil.bench.inventory_board import LabBoards
+from hil.bench.kinds import LAB_KINDS
+from hil.bench.lab_boards import Door, Machines, emulated_node, inventory_node
+from hil.bench.lab_programs import process_ground, process_node
 from hil.bench.lab_wires import LabWire, MqttLabWire, SerialLabWire
+from hil.bench.member import Member
 from hil.bench.pace import Pace
 from hil.bench.process_ground import NAME as GROUND_NAME
 from hil.bench.process_ground import ProcessGround
-from hil.bench.process_node import BOARD_FILE, ProcessNode
+from hil.bench.process_node import ProcessNode
 from hil.bench.processes import Program
 from hil.bench.scenario import Scenario
-from hil.bench.settings_files import write_settings
 from hil.bench.sky import GROUND_NODE, Sky
+from hil.bench.table import PLAN_FILE, Table, Watchers
 from hil.broker import Broker
 from hil.channel.relay import Relay
 from hil.channel.wires import MqttWires
+from hil.emulation.tools import scratch_folder
 
 NODES_FOLDER: Final = "nodes"
-PLAN_FILE: Final = "plan.json"
-WORLD_FILE: Final = "world.json"
-KEYS_FILE: Final = "keys.toml"
 MQTT_PREFIX: Final = "flatrack"
 """First level of the topics of a bench's own broker."""
 PROBE: Final = "probe"
 """Name of a client that the bench plays itself, to see how long its frames take through the broker."""
 PROBE_BYTES: Final = 8
 START_S_MAX: Final = 120.0
-"""How long the programs may take to start [s of the machine]: a fleet on a laptop that does other things too."""
+"""How much longer than expected the programs may take to start [s of the machine]: on a laptop that does other things
+too."""
 SETTLE_S_MAX: Final = 3.0
 """How long frames on their way through wires are waited for at the end [s of the machine]."""
 SETTLE_POLL_S: Final = 0.05
 """Between two looks at them [s of the machine]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watchers:
-    """Whom the lab tells what happens in its programs."""
-
-    log: Callable[[int, str, str, dict[str, object]], None]
-    """(t_ns, source, kind, fields)."""
-    on_frame: Callable[[str, int, int, Frame], None]
-    """(name, node, interface, frame) from a lab wire."""
-    on_complete: Callable[[int, JobReport, bytes], None]
-    on_cut: Callable[[str], None]
-    on_brown_out: Callable[[str, bool], None]
-    on_crash: Callable[[str, BaseException], None]
-    on_probe: Callable[[int], None]
-    """Time that a probe took from the bench through the broker to the bench [mission ns]."""
+TOKEN_BYTES: Final = 16
+"""Of a board at the bench port: nobody guesses 128 bits during a run."""
+LOOPBACK: Final = f"{SCHEME}127.0.0.1:0"
+"""Where emulated boards are served: their machines are programs of this one."""
+EMULATED_HOST: Final = "10.0.2.2"
+"""This machine, as the network of QEMU shows it to a board (`-netdev user`)."""
 
 
 class Lab:
-    """Programs of one run, and what joins them to the bench. Needs a running loop.
+    """Programs and boards of one run, and what joins them to the bench. Needs a running loop.
 
     Args:
         scenario, sky, plan: what runs, under which sky, with which predicted contacts.
@@ -97,6 +71,8 @@ class Lab:
         keys: of every node, by its number.
         folder: of the run; None for a temporary one, which is removed.
         watchers: told what happens.
+        machines: makes the machines of emulated nodes; None when there are none.
+        boards: the inventory's boards; None when there are none.
     """
 
     def __init__(
@@ -111,42 +87,48 @@ class Lab:
         keys: Mapping[int, KeyRing],
         folder: Path | None,
         watchers: Watchers,
+        machines: Machines | None = None,
+        boards: LabBoards | None = None,
     ) -> None:
         self.nodes: dict[str, ProcessNode] = {}
+        self.boards: dict[str, BoardNode] = {}
+        self.absent: dict[str, str] = {}
+        """Boards that are missing, and why."""
         self.ground: ProcessGround | None = None
         self._scenario = scenario
-        self._sky = sky
         self._plan = plan
         self._pace = pace
         self._loop = loop
-        self._relay = relay
-        self._keys = keys
         self._run_folder = folder
+        self._machines = machines
+        self._lab_boards = boards
+        self._table = Table(
+            scenario, sky, plan, pace, loop, relay, keys, Path(), replace(watchers, on_crash=self._crashed)
+        )
         self._watchers = watchers
         self._wires: list[LabWire] = []
+        self._tokens: dict[str, str] = {}
         self._mqtt: MqttWires | None = None
         self._stack = AsyncExitStack()
         self._trouble: asyncio.Future[None] = loop.create_future()
         """Fails when a program ends while all others are starting."""
-        self._clock = ClockSettings(
-            zero_utc_ns=loop.zero_utc_ns, epoch_utc_ns=scenario.epoch_utc_ns, time_scale=pace.time_scale
-        )
 
     async def open(self) -> None:
         """Make folders and sockets, start the broker if one is needed, and compose the programs; none runs yet.
 
         Raises:
-            ConfigError: something cannot be made or reached.
+            ConfigError: something cannot be made or reached, or a board is missing and the run may not go on without.
         """
-        stack = self._stack
+        stack, scenario = self._stack, self._scenario
         short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flatrack-")))  # paths of sockets are short
         self._socket = short / "bench"
-        self._folder = (self._run_folder or short) / NODES_FOLDER
-        self._folder.mkdir()
-        (self._folder / PLAN_FILE).write_bytes(encode_plan(self._plan))
-        server = await serve(self._socket, {}, self._meet)
+        folder = (self._run_folder or short) / NODES_FOLDER
+        folder.mkdir()
+        self._table = replace(self._table, folder=folder)
+        (folder / PLAN_FILE).write_bytes(encode_plan(self._plan))
+        server = await serve(self._socket, {}, self._meet_program)
         stack.push_async_callback(server.close)
-        specs = [node for node in self._scenario.nodes if node.kind == "process"]
+        specs = [node for node in scenario.nodes if node.kind in LAB_KINDS]
         if any(node.link == "mqtt" for node in specs):
             broker = await stack.enter_async_context(Broker.start(self._pace.broker, report=self._report))
             self._mqtt = MqttWires(broker.url, MQTT_PREFIX)
@@ -155,33 +137,86 @@ class Lab:
             async with asyncio.timeout(lab_s(START_S_MAX)):
                 await self._mqtt.wait_connected()
             self._mqtt.wire(PROBE).on_frame = self._take_probe
-        for index, node in enumerate(self._scenario.nodes):
+        for index, node in enumerate(scenario.nodes):
             if node.kind == "process":
-                self.nodes[node.name] = self._node(index)
-        self.ground = self._ground("mqtt" if all(node.link == "mqtt" for node in specs) else "serial")
+                wire = self._wire(node.name, node.link, self._table.config(index).node)
+                self.nodes[node.name] = process_node(self._table, index, wire, self._socket)
+        await self._open_emulated()
+        await self._open_boards()
+        link = "mqtt" if all(node.link == "mqtt" for node in specs) else "serial"
+        self.ground = process_ground(
+            self._table, self._wire(GROUND_NAME, link, GROUND_NODE), self._socket, self._run_folder
+        )
+
+    async def _open_emulated(self) -> None:
+        """Compose the emulated boards, which see this machine on a network of their own."""
+        indices = [index for index, node in enumerate(self._scenario.nodes) if node.kind == "emulated"]
+        if not indices:
+            return
+        assert self._machines is not None, "the caller has made the image before T+0 was set"
+        folder = Path(self._stack.enter_context(scratch_folder()))
+        server = await serve_url(LOOPBACK, {}, self._meet_board)
+        self._stack.push_async_callback(server.close)
+        for index in indices:
+            name = self._scenario.nodes[index].name
+            door = Door(f"{SCHEME}{EMULATED_HOST}:{server.port}", self._token(name))
+            self._add(name, emulated_node(self._table, index, self._machines, door, folder, self._pace.utc_ns))
+
+    async def _open_boards(self) -> None:
+        """Compose the boards of the inventory that are there."""
+        indices = [index for index, node in enumerate(self._scenario.nodes) if node.kind == "board"]
+        if not indices:
+            return
+        assert self._lab_boards is not None, "the caller has read the inventory"
+        url = self._scenario.boards.bench
+        if url:
+            server = await serve_url(url, {}, self._meet_board)
+            self._stack.push_async_callback(server.close)
+            url = f"{SCHEME}{parse_address(url)[0]}:{server.port}"
+        for index in indices:
+            spec = self._scenario.nodes[index]
+            board = self._lab_boards.of(spec)
+            if why := await board.missing():
+                self.absent[spec.name] = why
+                continue
+            door = Door(url, self._token(spec.name)) if url else None
+            self._add(spec.name, inventory_node(self._table, index, board, door, self._pace.utc_ns))
+        if self.absent and self._scenario.boards.missing == "refuse":
+            lines = "; ".join(f"{name}: {why}" for name, why in self.absent.items())
+            raise ConfigError(f"boards are missing: {lines} (boards.missing = 'continue' runs without them)")
+        for name, why in self.absent.items():
+            self._watchers.log(self._loop.now_ns, name, "board.absent", {"why": why})
+
+    def _add(self, name: str, node: BoardNode) -> None:
+        self.boards[name] = node
+        self._wires.append(node.wire)
+
+    def member(self, name: str) -> Member | None:
+        """A satellite of the lab; None when its board is missing."""
+        return self.nodes.get(name) or self.boards.get(name)
 
     async def start(self) -> None:
-        """Start all programs; returns when all are ready.
+        """Start all programs and boards; returns when all are ready.
 
         Raises:
-            ConfigError: they take too long.
-            ProgramDied: one ended instead.
+            FlatrackError: they take too long, or one ended instead.
         """
         assert self.ground is not None, "open composes it"
-        for node in self.nodes.values():
+        for node in self._members():
             node.boot(ResetCause.POWER_ON)
         self.ground.start()
+        patience_s = self._pace.start_s(self._scenario) + START_S_MAX
         ready: asyncio.Future[None] = self._loop.create_task(self._all_say_hello(self.ground), name="lab/start")
         try:
-            async with asyncio.timeout(lab_s(START_S_MAX)):
+            async with asyncio.timeout(lab_s(patience_s)):
                 await asyncio.wait((ready, self._trouble), return_when=asyncio.FIRST_COMPLETED)
             if self._trouble.done():
                 self._trouble.result()
         except TimeoutError:
-            late = [name for name, node in self.nodes.items() if not node.said_hello.is_set()]
+            late = [node.config.name for node in self._members() if not node.said_hello.is_set()]
             raise ConfigError(
-                f"programs: {', '.join(late) or GROUND_NAME} did not start within {START_S_MAX:g} s; their folders in "
-                f"{self._folder} may say why"
+                f"programs: {', '.join(late) or GROUND_NAME} did not start within {patience_s:g} s; their folders in "
+                f"{self._table.folder} may say why"
             ) from None
         finally:
             if not ready.done():
@@ -190,7 +225,7 @@ class Lab:
             self._trouble.cancel()
 
     async def _all_say_hello(self, ground: ProcessGround) -> None:
-        for node in self.nodes.values():
+        for node in self._members():
             await node.said_hello.wait()
         await ground.said_hello.wait()
 
@@ -200,7 +235,7 @@ class Lab:
             stamp = (self._loop.now_ns % (1 << 64)).to_bytes(PROBE_BYTES, "big")
             self._mqtt.publish(f"{MQTT_PREFIX}/{PROBE}/up", pack_record(0, stamp))
         assert self.ground is not None, "open composes it"
-        await asyncio.gather(self.ground.refresh(), *(node.refresh() for node in self.nodes.values()))
+        await asyncio.gather(self.ground.refresh(), *(node.refresh() for node in self._members()))
 
     async def settle(self) -> None:
         """After the relay delivers no more: wait until the programs have taken what is on their wires, and hear their
@@ -214,12 +249,13 @@ class Lab:
             await asyncio.sleep(lab_s(SETTLE_POLL_S))
 
     async def close(self) -> None:
-        """End all programs, wires and the broker. Nothing is left behind, whatever fails on the way."""
-        for node in self.nodes.values():
+        """End all programs, boards, wires and the broker. Nothing is left behind, whatever fails on the way."""
+        for node in self._members():
             node.stop()
         try:
-            programs = [node.program.stop() for node in self.nodes.values()]
-            await asyncio.gather(*programs, *([] if self.ground is None else [self.ground.close()]))
+            ends = [node.program.stop() for node in self.nodes.values()]
+            ends += [board.close() for board in self.boards.values()]
+            await asyncio.gather(*ends, *([] if self.ground is None else [self.ground.close()]))
         finally:
             for program in self._programs():
                 program.abandon()
@@ -228,109 +264,6 @@ class Lab:
             await self._stack.aclose()
 
     # -- composition
-
-    def _node(self, index: int) -> ProcessNode:
-        scenario, sky = self._scenario, self._sky
-        spec = scenario.nodes[index]
-        folder = self._folder / spec.name
-        folder.mkdir()
-        config = composition.node_config(scenario, index, self._pace.ltp_margin_s)
-        profile = profiles.load(spec.profile)
-        world = sky.world(index)
-        (folder / WORLD_FILE).write_bytes(msgspec.json.encode(world))
-        clock = LoopClock(lambda: max(0, self._loop.now_ns), scenario.epoch_utc_ns)  # the world begins at T+0
-        board = SimulatedBoard(profile, clock, world.sunlight_at, spec.initial_charge)
-        save_board(folder / BOARD_FILE, SavedBoard(board=board.state(), next_cause=ResetCause.POWER_ON.name))
-        wire = self._wire(spec.name, spec.link, config.node)
-        settings = NodeSettings(
-            node=config,
-            board=BoardSettings(
-                kind="simulated",
-                profile=str(Path(spec.profile).resolve()) if spec.profile.endswith(profiles.SUFFIX) else spec.profile,
-                world=WORLD_FILE,
-                initial_charge=spec.initial_charge,
-                state=BOARD_FILE,
-            ),
-            clock=self._clock,
-            link=LinkSettings(url=wire.url),
-            storage=StorageSettings(folder="disk", capacity_bytes=DISK_BYTES),
-            plan=f"../{PLAN_FILE}",
-            keys=self._key_file(folder, config.node),
-        )
-        write_settings(folder / "node.toml", settings)
-        program = Program(
-            spec.name,
-            ("-m", "boards", "--config", "node.toml", "--bench", str(self._socket)),
-            folder,
-            lambda code: self.nodes[spec.name].ended(code),
-        )
-        return ProcessNode(
-            config=config,
-            profile=profile,
-            program=program,
-            wire=wire,
-            relay=self._relay,
-            board=board,
-            log=lambda t_ns, kind, fields: self._watchers.log(t_ns, spec.name, kind, fields),
-            on_cut=self._watchers.on_cut,
-            on_brown_out=self._watchers.on_brown_out,
-            on_crash=self._crashed,
-        )
-
-    def _ground(self, link: str) -> ProcessGround:
-        scenario = self._scenario
-        folder = self._folder / GROUND_NAME
-        folder.mkdir()
-        databases = (self._run_folder or folder).resolve()
-        wire = self._wire(GROUND_NAME, link, GROUND_NODE)
-        fleet = [
-            FleetSettings(
-                **{
-                    name: getattr(node, name)
-                    for name in ("node", "name", "mpix_per_s", "compute_w", "idle_w", "array_w", "battery_j", "reserve")
-                },
-                sun=tuple((one.start_ns, one.end_ns) for one in node.sun),
-            )
-            for node in composition.fleet(scenario, self._sky)
-        ]
-        settings = GroundSettings(
-            ground=SegmentSettings(
-                node=GROUND_NODE,
-                interfaces=composition.ground_interfaces(scenario, self._sky),
-                beacon_period_s=scenario.manager.beacon_period_s,
-                fleet=tuple(fleet),
-                store_bytes=GROUND_DISK_BYTES // 2,
-                ltp_margin_s=self._pace.ltp_margin_s,
-            ),
-            clock=self._clock,
-            link=LinkSettings(url=wire.url),
-            storage=StorageSettings(folder="disk", capacity_bytes=GROUND_DISK_BYTES),
-            plan=f"../{PLAN_FILE}",
-            keys=self._key_file(folder, GROUND_NODE),
-            ledger=str(databases / "ledger.db"),
-            archive=str(databases / "archive.db"),
-            result=ResultSettings(tile_px=48 if scenario.workload is None else scenario.workload.tile_px),
-        )
-        write_settings(folder / "ground.toml", settings)
-        program = Program(
-            GROUND_NAME,
-            ("-m", "ground", "--config", "ground.toml", "--bench", str(self._socket)),
-            folder,
-            lambda code: self._ground_ended(code),
-        )
-        return ProcessGround(
-            program=program,
-            wire=wire,
-            relay=self._relay,
-            log=lambda t_ns, kind, fields: self._watchers.log(t_ns, GROUND_NAME, kind, fields),
-            on_complete=self._watchers.on_complete,
-            on_crash=self._crashed,
-        )
-
-    def _key_file(self, folder: Path, node: int) -> KeySettings:
-        """Write the keys that a node shares with all others, derived from the seed as in virtual time."""
-        save_keys(folder / KEYS_FILE, self._keys[node], [other for other in sorted(self._keys) if other != node])
-        return KeySettings(file=KEYS_FILE)
 
     def _wire(self, name: str, link: str, node: int) -> LabWire:
         wire: LabWire
@@ -345,15 +278,32 @@ class Lab:
 
     # -- while it runs
 
-    def _meet(self, peer: ControlPeer) -> None:
+    def _token(self, name: str) -> str:
+        """What a board is known by at the bench port."""
+        secret = os.urandom(TOKEN_BYTES)  # noqa: TID251 - a secret must not follow from the run's seed
+        return self._tokens.setdefault(name, secret.hex())
+
+    def _meet_board(self, peer: ControlPeer) -> None:
+        """Somebody has connected over TCP: who has no board's token is told no more and sent away."""
+
+        def hello(name: str, pid: int, token: str = "") -> None:
+            node = self.boards.get(name)
+            if node is None or not token_holds(self._tokens.get(name, ""), token):
+                self._loop.call_soon(peer.close)  # behind the answer
+                raise ControlError(f"hello: {name!r} with this token is none of this bench's boards")
+            peer.set_handlers(node.handlers())
+            node.hello(peer)
+
+        peer.set_handlers({"hello": hello})
+
+    def _meet_program(self, peer: ControlPeer) -> None:
         """A program has connected: it must say who it is before anything else."""
 
         def hello(name: str, pid: int) -> None:
             member = self.ground if name == GROUND_NAME else self.nodes.get(name)
             if member is None or member.program.pid != pid:
                 raise ControlError(f"hello: {name!r} with process {pid} is none of this bench's programs")
-            handlers: dict[str, Handler] = member.handlers()
-            peer.set_handlers(handlers)
+            peer.set_handlers(member.handlers())
             member.hello(peer)
 
         peer.set_handlers({"hello": hello})
@@ -361,10 +311,6 @@ class Lab:
     def _take_probe(self, _interface: int, stamp: Frame) -> None:
         sent_ns = int.from_bytes(bytes(stamp), "big")
         self._watchers.on_probe((self._loop.now_ns - sent_ns) % (1 << 64))
-
-    def _ground_ended(self, code: int) -> None:
-        assert self.ground is not None, "a program that ended had been composed"
-        self.ground.ended(code)
 
     def _crashed(self, name: str, error: BaseException) -> None:
         if not self._trouble.done():
@@ -374,6 +320,9 @@ class Lab:
     def _report(self, line: str) -> None:
         self._watchers.log(self._loop.now_ns, "broker", "broker.event", {"text": line})
 
+    def _members(self) -> list[ProcessNode | BoardNode]:
+        return [*self.nodes.values(), *self.boards.values()]
+
     def _programs(self) -> Sequence[Program]:
         ground = [] if self.ground is None else [self.ground.program]
         return [node.program for node in self.nodes.values()] + ground
@@ -381,11 +330,12 @@ class Lab:
     def _is_settled(self) -> bool:
         """Whether every program has counted every frame that was delivered to it, where that can be known."""
         assert self.ground is not None, "open composes it"
-        taken = {node.config.node: node.totals() for node in self.nodes.values() if node.is_exact}
+        taken = {node.config.node: node.totals() for node in self._members() if node.is_exact}
         if self.ground.is_exact:
             taken[GROUND_NODE] = self.ground.accounts().counts
         arrived = dict.fromkeys(taken, 0)
-        for delivered in (self._relay.delivered_clean, self._relay.delivered_flipped):
+        relay = self._table.relay
+        for delivered in (relay.delivered_clean, relay.delivered_flipped):
             for (node, _), count in delivered.items():
                 if node in arrived:
                     arrived[node] += count

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from flightsw.ports import Frame, FrameReceiver
+from hil.channel.uart import SocketWire
 from hil.channel.wires import MqttWire, PtyWire
 
 
@@ -21,6 +22,10 @@ class LabWire(Protocol):
 
     def on_frame(self, receiver: FrameReceiver) -> None:
         """Say who takes (interface, frame) from the program."""
+        ...
+
+    def plug(self) -> None:
+        """The program's machine has power: look for its end."""
         ...
 
     def deliver(self, interface: int, frame: Frame) -> None:
@@ -56,6 +61,9 @@ class SerialLabWire:
         """Say who takes (interface, frame) from the program."""
         self._wire.on_frame = receiver
 
+    def plug(self) -> None:
+        """Nothing to look for: both ends are ours."""
+
     def deliver(self, interface: int, frame: Frame) -> None:
         """Send one frame to the program."""
         self._wire.deliver(interface, frame)
@@ -66,6 +74,44 @@ class SerialLabWire:
 
     def close(self) -> None:
         """Give the pseudo-terminal back."""
+        self._wire.close()
+
+
+class UartLabWire:
+    """The UART of a board: what is lost between the two UARTs, nobody counts.
+
+    Args:
+        wire: not plugged yet.
+    """
+
+    is_exact = False
+
+    def __init__(self, wire: SocketWire) -> None:
+        self._wire = wire
+
+    @property
+    def url(self) -> str:
+        """What the program opens its end with."""
+        return self._wire.url
+
+    def on_frame(self, receiver: FrameReceiver) -> None:
+        """Say who takes (interface, frame) from the program."""
+        self._wire.on_frame = receiver
+
+    def plug(self) -> None:
+        """The board has power: look for its UART."""
+        self._wire.plug()
+
+    def deliver(self, interface: int, frame: Frame) -> None:
+        """Send one frame to the program."""
+        self._wire.deliver(interface, frame)
+
+    def forget(self) -> None:
+        """The board's power went off: what waits for it is lost."""
+        self._wire.unplug()
+
+    def close(self) -> None:
+        """Give the line back."""
         self._wire.close()
 
 
@@ -93,6 +139,9 @@ class MqttLabWire:
     def deliver(self, interface: int, frame: Frame) -> None:
         """Send one frame to the program."""
         self._wire.deliver(interface, frame)
+
+    def plug(self) -> None:
+        """Nothing to look for: the client comes to the broker."""
 
     def forget(self) -> None:
         """Nothing waits here: what the broker still has goes to nobody, since a session of QoS 0 ends with its

@@ -4,10 +4,11 @@
 |---|---|---|
 | in this loop | `hil.bench.satellite.Satellite` | `hil.bench.mission_control.LocalGround` |
 | as a process | `hil.bench.process_node.ProcessNode` | `hil.bench.process_ground.ProcessGround` |
+| on a board of its own, emulated or real | `hil.bench.board_node.BoardNode` | |
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from flightsw.config import BoardProfile, NodeConfig
 from flightsw.net.agent import BundleAgent
@@ -72,8 +73,8 @@ class Member(Protocol):
         """The books of the manager, as last heard; None while it is off."""
         ...
 
-    def energy(self) -> EnergyState:
-        """Battery and heat, as last heard."""
+    def energy(self) -> EnergyState | None:
+        """Battery and heat, as last heard; None of a board that tells nobody."""
         ...
 
     def totals(self) -> NodeCounts:
@@ -96,6 +97,10 @@ class Ground(Protocol):
 
     def put_object(self, data: bytes) -> None:
         """Put an object into the ground's store."""
+        ...
+
+    async def ask(self, method: str, *params: Any) -> Any:
+        """Ask it as its users do (`ground.control`). Raises: FlatrackError."""
         ...
 
     def submit(self, request: JobRequest, accepted: Callable[[int], None]) -> None:

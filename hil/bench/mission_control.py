@@ -1,11 +1,70 @@
 """The ground segment inside the bench's own loop."""
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
+from flightsw.dictionary import flight_dictionary
+from flightsw.host.control import Method
 from flightsw.net.agent import BundleAgent
+from flightsw.net.agent_values import AgentLimits
+from flightsw.net.contacts import ContactPlan
+from flightsw.net.keys import KeyRing
+from flightsw.net.ltp_values import LtpConfig
+from flightsw.ports import Clock, Disk, Link, Log
+from flightsw.wire.messages import JobReport
+from ground.control import UserPort
+from ground.fleet import FleetNode, Verify
 from ground.ledger import JobRequest
 from ground.segment import GroundSegment
+from hil.bench import composition
 from hil.bench.accounts import Accounts
+from hil.bench.composition import GROUND_DISK_BYTES
+from hil.bench.scenario import Scenario
+from hil.bench.sky import Sky
+from hil.bench.workload import KIND
+
+NS_PER_S: Final = 1_000_000_000
+
+
+def local_segment(
+    scenario: Scenario,
+    sky: Sky,
+    plan: ContactPlan,
+    fleet: tuple[FleetNode, ...],
+    *,
+    clock: Clock,
+    link: Link,
+    disk: Disk,
+    verify: Verify,
+    on_complete: Callable[[int, JobReport, bytes], None],
+    record: Log,
+    on_crash: Callable[[BaseException], None],
+    folder: Path | None,
+    keys: KeyRing,
+    ltp_margin_s: float,
+) -> GroundSegment:
+    """The ground segment of a scenario; arguments as of `GroundSegment`, databases in a folder or in memory."""
+    return GroundSegment(
+        clock=clock,
+        link=link,
+        disk=disk,
+        plan=plan,
+        interfaces=composition.ground_interfaces(scenario, sky),
+        fleet=fleet,
+        dictionary_digest=flight_dictionary().digest,
+        beacon_period_s=scenario.manager.beacon_period_s,
+        store_bytes=GROUND_DISK_BYTES // 2,
+        verify=verify,
+        on_complete=on_complete,
+        record=record,
+        on_crash=on_crash,
+        ledger_path=None if folder is None else folder / "ledger.db",
+        archive_path=None if folder is None else folder / "archive.db",
+        keys=keys,
+        limits=AgentLimits(ltp=LtpConfig(margin_ns=round(ltp_margin_s * NS_PER_S))),
+    )
 
 
 class LocalGround:
@@ -13,12 +72,16 @@ class LocalGround:
 
     Args:
         segment: the ground segment; it runs from now on.
+        clock: its clock.
+        fleet: its nodes.
     """
 
     is_exact = True
 
-    def __init__(self, segment: GroundSegment) -> None:
+    def __init__(self, segment: GroundSegment, clock: Clock, fleet: tuple[FleetNode, ...]) -> None:
         self.segment = segment
+        handlers = UserPort(segment, clock, fleet, (KIND,)).handlers()
+        self._methods = {name: Method(name, handler) for name, handler in handlers.items()}
 
     @property
     def agent(self) -> BundleAgent | None:
@@ -32,6 +95,11 @@ class LocalGround:
     def submit(self, request: JobRequest, accepted: Callable[[int], None]) -> None:
         """Hand over a job."""
         accepted(self.segment.submit(request))
+
+    async def ask(self, method: str, *params: Any) -> Any:
+        """Ask it as over a control socket. Raises: FlatrackError."""
+        answer = self._methods[method](list(params))
+        return await answer if inspect.isawaitable(answer) else answer
 
     def accounts(self) -> Accounts:
         """The books now."""

@@ -7,17 +7,24 @@ from typing import Final
 from flightsw.host.loop import PacedLoop
 from hil.bench.judge import Outcome
 from hil.bench.lateness import SHARE_HALF, SHARE_TAIL, Lateness
+from hil.bench.scenario import Scenario
 
 NS_PER_S: Final = 1_000_000_000
 START_S: Final = 2.0
 """From the making of the loop to T+0, without processes [s of the machine]: wires, files, a broker."""
-START_PROCESS_S: Final = 1.0
-"""CPU that the start of one program takes, generously [s]: T+0 waits until all of them have started."""
+START_CPU_S: Final = {"process": 1.0, "emulated": 30.0, "board": 0.0}
+"""CPU that the start of one program takes, generously [s]: T+0 waits until all of them have started. On an emulated
+board a snapshot is restored, and its program is put together some thirty times as slowly."""
+START_BOARD_S: Final = 30.0
+"""How long real boards are waited for [s of the machine]: a connection over ssh, and a start of the node."""
 LTP_MARGIN_S: Final = 0.5
 """What LTP adds to twice the light time in virtual time [s]: the default of `flightsw.net.ltp_values.LtpConfig`."""
 LATENCY_SERIAL_S: Final = 0.25
 """Real time that a segment and its answer may take through two programs, two pseudo-terminals and the relay on a busy
 machine [s]. It is mission time times the scale, so links must wait for it."""
+LATENCY_UART_S: Final = 4.0
+"""The same over the UART of a board [s]: queues of the board and of the bench, a frame or two at 115,200 Bd, and an
+emulated processor that computes a step of a job meanwhile."""
 LATENCY_MQTT_S: Final = 1.0
 """The same through a broker [s]: one client of the bench carries the frames of all nodes, and a burst of a
 fleet's objects at a scaled line rate fills its queue."""
@@ -41,14 +48,19 @@ class Pace:
     cores_count: int = 1
     latency_s: float = LATENCY_SERIAL_S
 
-    def loop(self, processes_count: int) -> PacedLoop:
-        """The loop of the bench; T+0 lies ahead by what it takes to start this many programs.
+    def loop(self, scenario: Scenario) -> PacedLoop:
+        """The loop of the bench; T+0 lies ahead by what it takes to start the programs of a scenario.
 
         Raises:
             ConfigError: the time scale is out of range.
         """
-        ahead_s = START_S + processes_count * START_PROCESS_S / self.cores_count
-        return PacedLoop(self.utc_ns() + round(ahead_s * NS_PER_S), self.time_scale)
+        return PacedLoop(self.utc_ns() + round(self.start_s(scenario) * NS_PER_S), self.time_scale)
+
+    def start_s(self, scenario: Scenario) -> float:
+        """What it takes to start the programs and boards of a scenario [s of the machine]."""
+        kinds = [node.kind for node in scenario.nodes]
+        start_s = START_S + sum(START_CPU_S.get(kind, 0.0) for kind in kinds) / self.cores_count
+        return start_s + START_BOARD_S if "board" in kinds else start_s
 
     @property
     def ltp_margin_s(self) -> float:

@@ -14,8 +14,8 @@ from flightsw.wire.messages import JobReport
 from ground.ledger import JobRequest
 from hil.bench.accounts import Accounts, NodeCounts, parse_ground
 from hil.bench.lab_wires import LabWire
-from hil.bench.process_node import ANSWER_S_MAX
 from hil.bench.processes import Program
+from hil.bench.remote_books import ANSWER_S_MAX
 from hil.bench.sky import GROUND_NODE
 from hil.channel.relay import Relay
 
@@ -79,6 +79,12 @@ class ProcessGround:
     def submit(self, request: JobRequest, accepted: Callable[[int], None]) -> None:
         """Hand over a job."""
         self._work.put_nowait(("submit", msgspec.structs.asdict(request), accepted))
+
+    async def ask(self, method: str, *params: Any) -> Any:
+        """Ask it as over a control socket. Raises: FlatrackError."""
+        if self._peer is None:
+            raise ControlError(f"{method}: the ground does not run")
+        return await self._peer.call(method, *params)
 
     def accounts(self) -> Accounts:
         """The books as last heard."""

@@ -12,23 +12,20 @@ from typing import Final
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.states import load_board
 from flightsw.config import BoardProfile, NodeConfig
-from flightsw.errors import ControlError, LinkError
+from flightsw.errors import ControlError
 from flightsw.host.control import ControlPeer, Handler
 from flightsw.host.program import Exit
-from flightsw.link.pacing import lab_s
 from flightsw.net.agent import BundleAgent
 from flightsw.ports import Random, ResetCause
-from hil.bench.accounts import Accounts, EnergyState, NodeAccounts, NodeCounts, parse_node
+from hil.bench.accounts import Accounts, EnergyState, NodeCounts
 from hil.bench.lab_wires import LabWire
 from hil.bench.processes import Program
+from hil.bench.remote_books import RemoteBooks
 from hil.bench.satellite import BOOT_S
 from hil.channel.relay import Relay
 
 BOARD_FILE: Final = "board.json"
 """In the program's folder: the board while no program runs."""
-ANSWER_S_MAX: Final = 20.0
-"""How long a program may take to answer the bench [s of the machine]: it computes a step of a job meanwhile, on a
-machine that others use too."""
 SEED_BITS: Final = 63
 """Of the seed that a program is given for a strike: what MessagePack takes as a positive integer."""
 
@@ -75,10 +72,7 @@ class ProcessNode:
         self._on_cut = on_cut
         self._on_brown_out = on_brown_out
         self._on_crash = on_crash
-        self._peer: ControlPeer | None = None
-        self._heard: NodeAccounts | None = None
-        self._past = NodeCounts()
-        """Of boots that ended, as last heard."""
+        self._books = RemoteBooks(config.name)
         self._is_on = False
         self._is_leaving = False
         """It said that it ends by itself."""
@@ -135,27 +129,29 @@ class ProcessNode:
 
     def strike_weights(self, random: Random, bits: int) -> asyncio.Future[bool]:
         """Flip random bits of one model in its memory."""
-        return self._ask("strike_weights", random.getrandbits(SEED_BITS), bits)
+        return self._books.strike("strike_weights", random.getrandbits(SEED_BITS), bits)
 
     def rot_object(self, random: Random) -> asyncio.Future[bool]:
         """Flip one random bit of one file of its store."""
-        return self._ask("rot_object", random.getrandbits(SEED_BITS))
+        return self._books.strike("rot_object", random.getrandbits(SEED_BITS))
 
     def trouble(self, kind: str, fields: dict[str, object]) -> asyncio.Future[bool]:
         """Let something around its node fail."""
-        return self._ask("trouble", kind, fields)
+        return self._books.strike("trouble", kind, fields)
 
     def accounts(self) -> Accounts | None:
         """The books as last heard; None while it is off."""
-        return None if self._heard is None or not self._is_on else self._heard.accounts
+        heard = self._books.heard
+        return None if heard is None or not self._is_on else heard.accounts
 
     def energy(self) -> EnergyState:
         """Battery and heat: as last heard while it runs, of the bench's board while it does not."""
-        return EnergyState.of(self._board) if self._heard is None or not self._is_on else self._heard.energy
+        heard = self._books.heard
+        return EnergyState.of(self._board) if heard is None or not self._is_on else heard.energy
 
     def totals(self) -> NodeCounts:
         """Counters of all boots, as last heard."""
-        return self._past if self._heard is None else self._past + self._heard.accounts.counts
+        return self._books.totals
 
     # -- the bench's side
 
@@ -171,22 +167,13 @@ class ProcessNode:
         """
         if not self._is_on or self._is_stopping:
             raise ControlError("hello: the power went off")
-        self._peer = peer
+        self._books.open(peer)
         self._relay.attach(self.config.node, self.wire.deliver)
         self.said_hello.set()
 
     async def refresh(self) -> None:
         """Ask for its books."""
-        peer = self._peer
-        if peer is None:
-            return
-        try:
-            async with asyncio.timeout(lab_s(ANSWER_S_MAX)):
-                raw = await peer.call("accounts")
-        except (LinkError, TimeoutError):
-            return  # it is going down, or hangs: its end, or its silence in the books, tells
-        if peer is self._peer:
-            self._heard = parse_node(raw, self.config.name)
+        await self._books.refresh()
 
     def ended(self, code: int) -> None:
         """The program has ended."""
@@ -215,14 +202,10 @@ class ProcessNode:
         self._waiting_cause = None
         self.said_hello.clear()
         self._lost_count += 1
-        if self._peer is not None:
-            self._peer = None
+        if self._books.close():
             self._relay.detach(self.config.node)
             self._on_cut(self.config.name)
         self.wire.forget()
-        if self._heard is not None:
-            self._past += self._heard.accounts.counts
-            self._heard = None
 
     def _take_board(self) -> None:
         """Go on with the board where the program left it."""
@@ -233,18 +216,6 @@ class ProcessNode:
     def _boot_if_off(self, cause: ResetCause) -> None:
         if not self._is_on and not self._is_stopping:
             self.boot(cause)
-
-    def _ask(self, method: str, *params: object) -> asyncio.Future[bool]:
-        return asyncio.get_running_loop().create_task(self._hit(method, params), name=f"{self.config.name}/{method}")
-
-    async def _hit(self, method: str, params: tuple[object, ...]) -> bool:
-        if self._peer is None:
-            return False
-        try:
-            async with asyncio.timeout(lab_s(ANSWER_S_MAX)):
-                return bool(await self._peer.call(method, *params))
-        except (LinkError, TimeoutError):
-            return False  # it went down under the strike
 
     # -- what the program tells
 

@@ -18,33 +18,35 @@ from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from flightsw.compute import cloud_mask
 from flightsw.compute.inference import InferenceCache
-from flightsw.dictionary import flight_dictionary
-from flightsw.errors import ConfigError
+from flightsw.errors import MessageError
 from flightsw.host.loop import PacedLoop
 from flightsw.link.memory import MemoryLink
 from flightsw.link.tasks import end_tasks
-from flightsw.net.agent_values import AgentLimits
 from flightsw.net.contacts import ContactPlan
 from flightsw.net.keys import KEY_BYTES, derived_rings
-from flightsw.net.ltp_values import LtpConfig
 from flightsw.ports import Frame, Log, ResetCause
 from flightsw.wire.messages import JobReport
+from ground.fleet import FleetNode
+from ground.ledger import JobRequest
 from ground.segment import GroundSegment
 from hil.bench import composition
 from hil.bench import sky as sky_of
 from hil.bench.composition import DISK_BYTES, GROUND_DISK_BYTES
 from hil.bench.ending import Audit
 from hil.bench.judge import JobResult, Outcome, judge_bounds
-from hil.bench.lab import Lab, Watchers
+from hil.bench.kinds import LAB_KINDS
+from hil.bench.lab import Lab
 from hil.bench.lateness import Lateness, WatchedTimers
 from hil.bench.member import Ground, Member
-from hil.bench.mission_control import LocalGround
+from hil.bench.mission_control import LocalGround, local_segment
 from hil.bench.pace import LTP_MARGIN_S, Pace, describe
 from hil.bench.progress import Progress
 from hil.bench.satellite import Satellite
-from hil.bench.scenario import Scenario, scenario_digest
+from hil.bench.scenario import Scenario, check_virtual, scenario_digest
 from hil.bench.sky import FIRST_NODE, GROUND_NODE, Sky
 from hil.bench.strikes import Strikes
+from hil.bench.surroundings import Surroundings
+from hil.bench.table import Watchers
 from hil.bench.workload import Item, Workload, mosaic_rows
 from hil.channel.link import Link
 from hil.channel.relay import Observer, Relay
@@ -79,6 +81,7 @@ class Bench:
         observer: of the relay, such as a capture.
         pace: of a run in real time; None for virtual time.
         operator: works with the running bench, which ends when it returns; None lets the scenario run by itself.
+        surroundings: emulated machines and boards, where nodes are of these kinds.
 
     Raises:
         ConfigError: a node's kind needs real time, or scene, model or orbit cannot be used.
@@ -99,8 +102,10 @@ class Bench:
         observer: Observer | None = None,
         pace: Pace | None = None,
         operator: Operator | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        _check_kinds(scenario, pace)
+        if pace is None:
+            check_virtual(scenario)
         self.scenario = scenario
         self.seed = seed
         self.until_ns = (
@@ -115,9 +120,9 @@ class Bench:
         self.members: dict[str, Member] = {}
         self.pace = pace
         self._ltp_margin_s = LTP_MARGIN_S if pace is None else pace.ltp_margin_s
-        self._processes_count = sum(node.kind == "process" for node in scenario.nodes)
+        self._surroundings = surroundings or Surroundings()
         # last of what takes long: T+0 of a run in real time is counted from here
-        self.loop = VirtualLoop() if pace is None else pace.loop(self._processes_count)
+        self.loop = VirtualLoop() if pace is None else pace.loop(scenario)
         self.trace = Trace(
             None if folder is None else folder / "trace.jsonl",
             {
@@ -131,7 +136,7 @@ class Bench:
         self._folder = folder
         self._on_progress = on_progress
         self._progress_s = progress_s
-        self._operator = operator
+        self.operator = operator
         self._crash: BaseException | None = None
         self._is_composed = False
         self._ended_ns: int | None = None
@@ -167,8 +172,8 @@ class Bench:
         """
         interrupted, crash = False, ""
         try:
-            with asyncio.Runner(loop_factory=lambda: self.loop) as runner, self._fence():
-                runner.run(self._main())
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner, self.fence():
+                runner.run(self.main())
         except (KeyboardInterrupt, asyncio.CancelledError):
             if not self._is_composed:
                 raise KeyboardInterrupt from None  # nothing ran yet, so there is nothing to judge
@@ -178,7 +183,17 @@ class Bench:
                 raise
             crash = "".join(traceback.format_exception(error))
         finally:
-            digest = self.trace.close()
+            self.trace.close()
+        return self.conclude(interrupted=interrupted, crash=crash)
+
+    def conclude(self, *, interrupted: bool = False, crash: str = "") -> Outcome:
+        """The verdict, when `main` has ended.
+
+        Args:
+            interrupted: by the user.
+            crash: traceback of flight or ground, empty without.
+        """
+        digest = self.trace.close()
         outcome = self._audit.judge(
             self.ground,
             digest,
@@ -195,12 +210,13 @@ class Bench:
 
     # -- composition
 
-    async def _main(self) -> None:
+    async def main(self) -> None:
+        """The run, on the bench's own loop."""
         main = asyncio.current_task()
         if self.pace is not None and main is not None:
             self.loop.add_signal_handler(signal.SIGTERM, main.cancel)  # as Ctrl-C: the run so far is judged and kept
-        self._connect()
-        plan = self.sky.plan(self.scenario)
+        self._links.update(composition.connect(self.scenario, self.sky, self.streams, self._relay))
+        plan = self.sky.plan(self.scenario, self._surroundings.ceilings(self.scenario, self.pace))
         clock = LoopClock(self._world_ns, self.scenario.epoch_utc_ns)
         try:
             segment = await self._compose(plan, clock)
@@ -230,8 +246,8 @@ class Bench:
         """Wait for the end, or let an operator work until he has done or the end comes."""
         ended = self.loop.create_task(self._stop.wait(), name="bench/end")
         tasks: list[asyncio.Task[Any]] = [ended]
-        if self._operator is not None:
-            tasks.append(self.loop.create_task(self._operator(self), name="operator"))
+        if self.operator is not None:
+            tasks.append(self.loop.create_task(self.operator(self), name="operator"))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -243,7 +259,7 @@ class Bench:
 
     async def _compose(self, plan: ContactPlan, clock: LoopClock) -> GroundSegment | None:
         """Make satellites and ground; returns the ground segment if it runs in this loop."""
-        if self._processes_count:
+        if any(node.kind in LAB_KINDS for node in self.scenario.nodes):
             self._lab = await self._open_lab(plan)
         for index, spec in enumerate(self.scenario.nodes):
             if spec.kind == "simulated":
@@ -252,14 +268,14 @@ class Bench:
                 external = composition.external_node(self.scenario, index, self._relay)
                 await external.open()
                 self._audit.externals[FIRST_NODE + index] = external
-            elif self._lab is not None:
-                self.members[spec.name] = self._lab.nodes[spec.name]
-        segment = None
+            elif self._lab is not None and (member := self._lab.member(spec.name)) is not None:
+                self.members[spec.name] = member
+        segment, fleet = None, tuple(composition.fleet(self.scenario, self.sky))
         if self._lab is not None and self._lab.ground is not None:
             self.ground: Ground = self._lab.ground
         else:
-            segment = self._segment(plan, clock)
-            self.ground = LocalGround(segment)
+            segment = self._segment(plan, clock, fleet)
+            self.ground = LocalGround(segment, clock, fleet)
         if self.workload is not None:
             self.ground.put_object(self.workload.model)
         return segment
@@ -286,6 +302,8 @@ class Bench:
             keys=self.keys,
             folder=self._folder,
             watchers=watchers,
+            machines=self._surroundings.machines,
+            boards=self._surroundings.boards,
         )
         self._lab = lab  # from here on `_end` closes it
         await lab.open()
@@ -326,12 +344,9 @@ class Bench:
         now_ns = self.loop.now_ns
         return now_ns if now_ns > 0 else 0
 
-    def _fence(self) -> AbstractContextManager[object]:
+    def fence(self) -> AbstractContextManager[object]:
         """Around virtual time. In real time, the bearers of our own nodes need clock and sockets."""
         return fence(self.loop) if isinstance(self.loop, VirtualLoop) else nullcontext()
-
-    def _connect(self) -> None:
-        self._links.update(composition.connect(self.scenario, self.sky, self.streams, self._relay))
 
     def _satellite(self, index: int, plan: ContactPlan) -> Satellite:
         spec = self.scenario.nodes[index]
@@ -372,27 +387,24 @@ class Bench:
 
         return log
 
-    def _segment(self, plan: ContactPlan, clock: LoopClock) -> GroundSegment:
+    def _segment(self, plan: ContactPlan, clock: LoopClock, fleet: tuple[FleetNode, ...]) -> GroundSegment:
         """The ground segment in this loop, on the relay."""
         link = MemoryLink(lambda interface, frame: self._send("ground", GROUND_NODE, interface, frame))
-        segment = GroundSegment(
+        segment = local_segment(
+            self.scenario,
+            self.sky,
+            plan,
+            fleet,
             clock=clock,
             link=link,
             disk=SimulatedDisk(GROUND_DISK_BYTES, self.streams.random("ground/disk")),
-            plan=plan,
-            interfaces=composition.ground_interfaces(self.scenario, self.sky),
-            fleet=composition.fleet(self.scenario, self.sky),
-            dictionary_digest=flight_dictionary().digest,
-            beacon_period_s=self.scenario.manager.beacon_period_s,
-            store_bytes=GROUND_DISK_BYTES // 2,
             verify=self._objection,
             on_complete=self._completed,
             record=self._log_for("ground"),
             on_crash=lambda error: self._crashed("ground", error),
-            ledger_path=None if self._folder is None else self._folder / "ledger.db",
-            archive_path=None if self._folder is None else self._folder / "archive.db",
+            folder=self._folder,
             keys=self.keys[GROUND_NODE],
-            limits=AgentLimits(ltp=LtpConfig(margin_ns=round(self._ltp_margin_s * NS_PER_S))),
+            ltp_margin_s=self._ltp_margin_s,
         )
         self._relay.attach(GROUND_NODE, link.deliver)
         return segment
@@ -403,7 +415,10 @@ class Bench:
         )
         self.trace.subscribe(self.injector.observe)
         members = list(self.members.values())
-        composition.arm_faults(self.injector, self.scenario, self.sky, members, self.workload, self.until_ns)
+        absent = {} if self._lab is None else self._lab.absent
+        faults = tuple(fault for fault in self.scenario.faults if getattr(fault, "node", None) not in absent)
+        composition.arm_faults(self.injector, self.scenario, faults, self.sky, members, self.workload, self.until_ns)
+        self._audit.absent = absent
 
     # -- work
 
@@ -422,9 +437,14 @@ class Bench:
         self.ground.put_object(item.data)
         self.ground.submit(workload.request(item), lambda job: self._audit.items.update({job: item}))
 
-    def _objection(self, report: JobReport, result: bytes, product: bytes | None) -> str | None:
-        assert self.workload is not None, "nothing comes back without a workload"
-        return self.workload.objection(result)
+    def _objection(self, request: JobRequest, report: JobReport, result: bytes, product: bytes | None) -> str | None:
+        if self.workload is not None:
+            return self.workload.objection(result)
+        try:
+            cloud_mask.decode_mask(result)  # of a job that an operator has submitted
+        except MessageError as error:
+            return str(error)
+        return None
 
     def _completed(self, job: int, report: JobReport, result: bytes) -> None:
         self._audit.results[job] = JobResult(report, result, self.loop.now_ns)
@@ -478,13 +498,3 @@ class Bench:
         items = self._audit.items
         masks = {job: (items[job], cloud_mask.decode_mask(done.result)) for job, done in self._audit.results.items()}
         return mosaic_rows(self.workload, masks)
-
-
-def _check_kinds(scenario: Scenario, pace: Pace | None) -> None:
-    if pace is not None:
-        return
-    for node in scenario.nodes:
-        if node.kind != "simulated":
-            raise ConfigError(
-                f"node {node.name}: kind {node.kind!r} runs in real time only, expected a time scale (--time-scale 1)"
-            )

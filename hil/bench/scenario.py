@@ -15,44 +15,22 @@ from msgspec.structs import replace
 
 from flightsw.config import InterfaceConfig, NonNegative, Positive, Share, UpdateKey, load_toml
 from flightsw.errors import ConfigError, FrameError
+from flightsw.host.control import parse_address
+from flightsw.link.urls import BAUD_MAX, BAUD_MIN
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX
 from flightsw.wire.framing import CobsCrc32c, coding
+from hil.bench.kinds import OWN_BOARD_KINDS, REAL_TIME_KINDS, Kind, needs_door, objection
+from hil.bench.orbit_specs import ElementsOrbit as ElementsOrbit
+from hil.bench.orbit_specs import RingOrbit as RingOrbit
+from hil.bench.orbit_specs import TableOrbit as TableOrbit
+from hil.bench.orbit_specs import WalkerOrbit as WalkerOrbit
 from hil.channel.impairments import Impairments
 from hil.faults.plan import Fault
 from hil.world.contacts import plus_grid_pairs, ring_pairs
 
 NodeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 NS_PER_S = 1_000_000_000
-Kind = Literal["simulated", "process", "external"]
 Wire = Literal["", "serial", "mqtt"]
-
-
-class RingOrbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="ring", tag_field="kind"):
-    """All satellites in one circular plane, evenly spaced, in the order of the fleet."""
-
-    altitude_km: Annotated[float, msgspec.Meta(ge=200, le=2000)]
-    inclination_deg: Annotated[float, msgspec.Meta(ge=0, le=180)]
-    raan_deg: float = 0.0
-    phase_deg: float = 0.0
-
-
-class WalkerOrbit(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="walker", tag_field="kind"
-):
-    """A Walker delta constellation; the fleet's size must be divisible by the planes."""
-
-    altitude_km: Annotated[float, msgspec.Meta(ge=200, le=2000)]
-    inclination_deg: Annotated[float, msgspec.Meta(ge=0, le=180)]
-    planes: Annotated[int, msgspec.Meta(ge=1)]
-    phasing: Annotated[int, msgspec.Meta(ge=0)] = 1
-
-
-class ElementsOrbit(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="elements", tag_field="kind"
-):
-    """Satellites from a TLE or OMM file, in the order of the fleet; the path is relative to the scenario's."""
-
-    file: str
 
 
 class PortSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,10 +50,12 @@ class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     profile: str = ""
     """Name of a shipped board profile, or path of a TOML file; not of an external node."""
     kind: Kind = "simulated"
-    """`simulated`: a coroutine of the bench. `process`: a program of its own, in real time. `external`: a foreign node
-    behind UDP ports, in real time."""
+    """`simulated`: a coroutine of the bench. The others run in real time. `process`: a program of its own. `emulated`:
+    an arm64 board under QEMU. `board`: a real one, of an inventory. `external`: a foreign node behind UDP ports."""
     link: Wire = ""
     """Lab wire of a process: a pseudo-terminal (the default) or a broker."""
+    board: str = ""
+    """Of a real board: its name in the inventory; the node's name without."""
     initial_charge: Share = 0.9
     ports: tuple[PortSpec, ...] = ()
     """Of an external node."""
@@ -166,6 +146,29 @@ class Manager(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Public keys whose software the nodes take (docs/update.md)."""
 
 
+class Emulation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The machines of emulated nodes."""
+
+    image: str = ""
+    """Folder of an image (`flatrack board image`); empty: one is built on first use and kept for later runs."""
+    ram_mib: Annotated[int, msgspec.Meta(ge=128, le=8192)] | None = None
+    """Memory of each machine [MiB]; without, that of the image's snapshot."""
+    baud: Annotated[int, msgspec.Meta(ge=BAUD_MIN, le=BAUD_MAX)] = 115_200
+    """Rate of their UARTs, which the bench keeps [bit/s]. All links of a node share it."""
+
+
+class Boards(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The real boards of a fleet."""
+
+    inventory: str = "boards.toml"
+    """File of the inventory; the path is relative to the scenario's."""
+    missing: Literal["refuse", "continue"] = "refuse"
+    """What becomes of a run whose boards are not all there."""
+    bench: str = ""
+    """`tcp://host:port` under which the boards reach this bench, on a network of the laboratory; port 0 takes a free
+    one. Empty: they are judged by what the ground hears of them."""
+
+
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run's worth of world, fleet, work and trouble."""
 
@@ -175,12 +178,14 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """UTC at the start of the run."""
     duration_s: Annotated[float, msgspec.Meta(gt=0, le=10_000_000)]
     world_step_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
-    orbit: RingOrbit | WalkerOrbit | ElementsOrbit
+    orbit: RingOrbit | WalkerOrbit | ElementsOrbit | TableOrbit
     nodes: Annotated[tuple[NodeSpec, ...], msgspec.Meta(min_length=1)]
     stations: Annotated[tuple[StationSpec, ...], msgspec.Meta(min_length=1)]
     links: Links
     workload: CloudMaskWorkload | None = None
     manager: Manager = Manager()
+    emulation: Emulation = Emulation()
+    boards: Boards = Boards()
     radiation: Radiation | None = None
     faults: tuple[Fault, ...] = ()
     expect: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
@@ -229,6 +234,12 @@ def load(name: str) -> Scenario:
     if isinstance(scenario.orbit, ElementsOrbit):
         elements = replace(scenario.orbit, file=str((path.parent / scenario.orbit.file).resolve()))
         scenario = replace(scenario, orbit=elements)
+    if any(node.kind == "board" for node in scenario.nodes):
+        inventory = str((path.parent / scenario.boards.inventory).resolve())
+        scenario = replace(scenario, boards=replace(scenario.boards, inventory=inventory))
+    if scenario.emulation.image:
+        image = str((path.parent / scenario.emulation.image).resolve())
+        scenario = replace(scenario, emulation=replace(scenario.emulation, image=image))
     check(scenario, str(path))
     return scenario
 
@@ -261,19 +272,37 @@ def check(scenario: Scenario, where: str) -> None:
         raise ConfigError(
             f"{where}: links.isl: missing, expected because links.topology is {scenario.links.topology!r}"
         )
+    if isinstance(scenario.orbit, TableOrbit):
+        if scenario.stations[0].antennas < len(nodes):
+            raise ConfigError(
+                f"{where}: stations[0].antennas: {scenario.stations[0].antennas}, expected {len(nodes)}, one for each "
+                "node on the table"
+            )
+        if scenario.links.topology != "none" or scenario.radiation is not None:
+            raise ConfigError(f"{where}: orbit.kind: 'table' has no laser links and no radiation, expected neither")
     for field, spec in (("links.ground", scenario.links.ground), ("links.isl", scenario.links.isl)):
         if spec is not None:
             _check_coding(spec, f"{where}: {field}")
     for index, one in enumerate(scenario.nodes):
         _check_node(one, f"{where}: nodes[{index}]")
-    external = {node.name for node in scenario.nodes if node.kind == "external"}
+    if scenario.boards.bench:
+        try:
+            parse_address(scenario.boards.bench)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: boards.bench: {error}") from None
+    kinds = {node.name: node.kind for node in scenario.nodes}
     links = set(link_names(scenario))
     for index, fault in enumerate(scenario.faults):
         node, link = getattr(fault, "node", None), getattr(fault, "link", None)
         if node is not None and node not in nodes:
             raise ConfigError(f"{where}: faults[{index}].node: {node!r} is not in the fleet")
-        if node in external:
-            raise ConfigError(f"{where}: faults[{index}].node: {node!r} is external, expected a node of the bench")
+        if node is not None and (why := objection(kinds[node], fault)):
+            raise ConfigError(f"{where}: faults[{index}].node: {node!r} {why}")
+        if node is not None and kinds[node] == "board" and needs_door(fault) and not scenario.boards.bench:
+            raise ConfigError(
+                f"{where}: faults[{index}].node: {node!r} is a board that the bench has no door to, expected "
+                "boards.bench = 'tcp://host:port'"
+            )
         if link is not None and link not in links:
             raise ConfigError(
                 f"{where}: faults[{index}].link: {link!r} is no link of this fleet; links are named like "
@@ -290,6 +319,8 @@ def _check_node(node: NodeSpec, where: str) -> None:
         raise ConfigError(f"{where}.profile: missing, expected a board profile for a node of kind {node.kind!r}")
     if node.link and node.kind != "process":
         raise ConfigError(f"{where}.link: {node.link!r}, expected none for a node of kind {node.kind!r}")
+    if node.board and node.kind != "board":
+        raise ConfigError(f"{where}.board: {node.board!r}, expected none for a node of kind {node.kind!r}")
     if bool(node.ports) != (node.kind == "external"):
         raise ConfigError(
             f"{where}.ports: {len(node.ports)} ports, expected some for external nodes and none for others"
@@ -298,7 +329,9 @@ def _check_node(node: NodeSpec, where: str) -> None:
 
 def with_kind(scenario: Scenario, kind: Kind, link: Wire) -> Scenario:
     """The scenario with all nodes of one kind, but external ones, which stay what they are."""
-    nodes = tuple(node if node.kind == "external" else replace(node, kind=kind, link=link) for node in scenario.nodes)
+    nodes = tuple(
+        node if node.kind == "external" else replace(node, kind=kind, link=link, board="") for node in scenario.nodes
+    )
     changed = replace(scenario, nodes=nodes)
     check(changed, scenario.name)
     return changed
@@ -306,7 +339,21 @@ def with_kind(scenario: Scenario, kind: Kind, link: Wire) -> Scenario:
 
 def needs_real_time(scenario: Scenario) -> bool:
     """Whether some node cannot run in virtual time."""
-    return any(node.kind != "simulated" for node in scenario.nodes)
+    return any(node.kind in REAL_TIME_KINDS for node in scenario.nodes)
+
+
+def check_virtual(scenario: Scenario) -> None:
+    """Check that a scenario can run in virtual time. Raises: ConfigError: names the node that cannot."""
+    for node in scenario.nodes:
+        if node.kind in REAL_TIME_KINDS:
+            raise ConfigError(
+                f"node {node.name}: kind {node.kind!r} runs in real time only, expected a time scale (--time-scale 1)"
+            )
+
+
+def foreign_processors(scenario: Scenario) -> frozenset[int]:
+    """Indices of the nodes whose processor may be another than the bench's: their masks may differ in some pixels."""
+    return frozenset(index for index, node in enumerate(scenario.nodes) if node.kind in OWN_BOARD_KINDS)
 
 
 def _check_coding(spec: LinkSpec, where: str) -> None:

@@ -191,7 +191,7 @@ class Single:
             dictionary_digest=flight_dictionary().digest,
             beacon_period_s=config.beacon_period_s,
             store_bytes=GROUND_DISK_BYTES // 2,
-            verify=lambda report, result, product: None,
+            verify=lambda request, report, result, product: None,
             on_complete=self._completed,
             record=lambda kind, fields: self.log.append((self.now_s, f"ground.{kind}", fields)),
             on_crash=lambda error: self._crashed("ground", error),

@@ -1,6 +1,8 @@
 """The sky of a scenario: contacts, sunlight and proton flux, computed once and shared by all runs of the scenario."""
 
+import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +16,7 @@ from boards.simulated.world import World
 from flightsw.config import SunInterval
 from flightsw.errors import ConfigError
 from flightsw.net.contacts import Contact, ContactPlan
-from hil.bench.scenario import ElementsOrbit, RingOrbit, Scenario, WalkerOrbit, isl_pairs
+from hil.bench.scenario import ElementsOrbit, RingOrbit, Scenario, TableOrbit, WalkerOrbit, isl_pairs
 from hil.world import orbits
 from hil.world.contacts import Station, Window, assign_antennas, isl_windows, station_windows
 from hil.world.radiation import ProtonMap
@@ -71,8 +73,14 @@ class Sky:
             step_s=self.step_s,
         )
 
-    def plan(self, scenario: Scenario) -> ContactPlan:
-        """The predicted contacts: windows less the longest acquisition, both directions."""
+    def plan(self, scenario: Scenario, ceilings_bps: Mapping[int, float] | None = None) -> ContactPlan:
+        """The predicted contacts: windows less the longest acquisition, both directions.
+
+        Args:
+            scenario: the sky's.
+            ceilings_bps: node -> what its lab wire carries of each link [bit/s], where that is less than the link.
+        """
+        ceilings_bps = ceilings_bps or {}
         contacts: list[Contact] = []
         for sight in self.sights:
             spec = scenario.links.ground if sight.a[0] == GROUND_NODE else scenario.links.isl
@@ -83,11 +91,12 @@ class Sky:
             if end_ns <= start_ns:
                 continue
             light_time_ns = round(float(sight.window.range_km.max()) / orbits.LIGHT_KM_S * NS_PER_S)
+            rate_bps = min(
+                spec.impairments.rate_bps, *(ceilings_bps.get(end[0], math.inf) for end in (sight.a, sight.b))
+            )
             for (source, source_if), (target, target_if) in ((sight.a, sight.b), (sight.b, sight.a)):
                 contacts.append(
-                    Contact(
-                        start_ns, end_ns, source, source_if, target, target_if, spec.impairments.rate_bps, light_time_ns
-                    )
+                    Contact(start_ns, end_ns, source, source_if, target, target_if, rate_bps, light_time_ns)
                 )
         return ContactPlan(contacts)
 
@@ -105,6 +114,8 @@ def compute(scenario: Scenario) -> Sky:
 @lru_cache(maxsize=8)
 def _compute(encoded: bytes) -> Sky:
     scenario = msgspec.json.decode(encoded, type=Scenario)
+    if isinstance(scenario.orbit, TableOrbit):
+        return _table(scenario, scenario.orbit)
     constellation = _constellation(scenario)
     step_s = scenario.world_step_s
     times_s = np.arange(0.0, scenario.duration_s + TAIL_S + step_s, step_s)
@@ -132,6 +143,23 @@ def _compute(encoded: bytes) -> Sky:
         sunlight=sunlight(positions_km, times_s, epoch),
         flux=flux,
         step_s=step_s,
+        station_interfaces=interfaces,
+    )
+
+
+def _table(scenario: Scenario, orbit: TableOrbit) -> Sky:
+    """Light and one pass that does not end."""
+    end_s, count = scenario.duration_s + TAIL_S, len(scenario.nodes)
+    times_s = np.array([0.0, end_s])
+    range_km = np.full(2, orbit.range_km)
+    windows = [Window(index, 0, 0.0, end_s, times_s, range_km) for index in range(count)]
+    interfaces, sights = _ground_sights(scenario, windows)
+    return Sky(
+        sights=tuple(sights),
+        sun=((SunInterval(0, round(end_s * NS_PER_S)),),) * count,
+        sunlight=np.ones((count, 2), dtype=np.float32),
+        flux=np.zeros((count, 2)),
+        step_s=end_s,
         station_interfaces=interfaces,
     )
 

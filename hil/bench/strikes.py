@@ -126,7 +126,8 @@ class Strikes:
 
     def _after_brown_out(self, name: str) -> None:
         member = self._members[name]
-        if member.energy().charge_share < BROWN_OUT_BOOT_SHARE:
+        energy = member.energy()
+        if energy is None or energy.charge_share < BROWN_OUT_BOOT_SHARE:
             asyncio.get_running_loop().call_later(BROWN_OUT_CHECK_S, self._after_brown_out, name)
         elif not member.is_on:
             member.boot(ResetCause.BROWN_OUT)

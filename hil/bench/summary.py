@@ -126,6 +126,8 @@ def verdict(outcome: Outcome) -> Text:
         text.append(f"not met: {line}\n", style="red")
     if outcome.crash:
         text.append(f"crashed: {outcome.crash.strip().splitlines()[-1]}\n", style="red")
+    for name, why in outcome.absent.items():
+        text.append(f"missing: {name}: {why}\n", style="yellow")
     for line in outcome.bounds:
         text.append(f"judged as a bound: {line}\n")
     if outcome.time_scale and not outcome.bounds:

@@ -2,7 +2,7 @@
 
 Each wire carries (interface, coded frame) between one node and the relay: `deliver` is what the relay calls with a
 frame for the node (`Relay.attach`), `on_frame` is called with each frame from it (`Relay.send`), and `url` is what the
-node opens its end with.
+node opens its end with. Those of boards' UARTs are in `hil.channel.uart`.
 """
 
 import asyncio

@@ -9,6 +9,8 @@ from hil.commands.asking import GroundPeer
 
 LOOK_S: Final = 0.2
 """How often a command that is under way is looked at [s]."""
+DUMP_S: Final = 30.0
+"""How long a data product may take after its command is completed [s]."""
 ENDS: Final = ("COMPLETED", "FAILED")
 
 WAIT = click.option(
@@ -37,5 +39,20 @@ async def complete(
             return state if is_done else None
         if loop.time() >= until_s:
             click.echo(f"command {number} to {state['node']}: {opcode} {state['stage']}; the ground goes on with it")
+            return None
+        await asyncio.sleep(LOOK_S)
+
+
+async def data_product(ground: GroundPeer, node: int | str, kind: str, number: int) -> bytes | None:
+    """A data product of the present boot, once it is whole; None when that takes too long."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + DUMP_S
+    while True:
+        rows: list[dict[str, Any]] = await ground.ask("dumps", node, kind, 10)
+        whole = [row for row in rows if row["number"] == number and row["is_whole"]]
+        if whole:
+            newest = max(whole, key=lambda row: int(row["boot_count"]))
+            return bytes(await ground.ask("dump", node, newest["boot_count"], number))
+        if loop.time() >= until_s:
             return None
         await asyncio.sleep(LOOK_S)

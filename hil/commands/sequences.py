@@ -1,8 +1,7 @@
 """`flatrack sequence`: check, compile and show sequences, load them into a node, and see how far one is."""
 
-import asyncio
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -13,12 +12,10 @@ from flightsw.errors import ConfigError, MessageError
 from ground.sequence_text import seconds_text, utc_text
 from ground.sequences import SOURCE_BYTES_MAX, compile_source
 from hil.commands.asking import GroundPeer, asks_ground, node_key
-from hil.commands.chains import LOOK_S, WAIT, complete
+from hil.commands.chains import WAIT, complete, data_product
 
 SUFFIX: Final = ".fsq"
 """Of compiled sequences."""
-DUMP_S: Final = 30.0
-"""How long a data product may take after its command is completed [s]."""
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
@@ -87,7 +84,7 @@ async def status(ground: GroundPeer, node: str, name: str, wait_s: float) -> boo
     if done is None:
         return False
     number = int(done["detail"].rpartition(" ")[2])
-    data = await _dump(ground, key, number)
+    data = await data_product(ground, key, "SEQUENCES", number)
     if data is None:
         click.echo(f"data product {number} has not come yet")
         return False
@@ -97,21 +94,6 @@ async def status(ground: GroundPeer, node: str, name: str, wait_s: float) -> boo
         raise ConfigError(f"data product {number}: {error}") from None
     _print(image, state)
     return True
-
-
-async def _dump(ground: GroundPeer, node: int | str, number: int) -> bytes | None:
-    """A data product of the present boot, when it is whole."""
-    loop = asyncio.get_running_loop()
-    until_s = loop.time() + DUMP_S
-    while True:
-        rows: list[dict[str, Any]] = await ground.ask("dumps", node, "SEQUENCES", 10)
-        whole = [row for row in rows if row["number"] == number and row["is_whole"]]
-        if whole:
-            newest = max(whole, key=lambda row: int(row["boot_count"]))
-            return bytes(await ground.ask("dump", node, newest["boot_count"], number))
-        if loop.time() >= until_s:
-            return None
-        await asyncio.sleep(LOOK_S)
 
 
 def _print(image: SequenceImage, state: SequenceState | None) -> None:

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from flightsw.compute.cloud_mask import encode_mask
 from flightsw.errors import ConfigError
 from hil.bench.compare import PIXELS_DIFFERING_MAX, compare_masks
+from hil.bench.invariants import Monitor
+from hil.bench.judge import judge_results
 
 SIDE = 48
 
@@ -51,3 +55,22 @@ def test_a_file_that_is_no_mask_is_named(folders):
     (b / "job-00001.mask").write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match=r"job-00001\.mask"):
         compare_masks(a, b)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "foreign", "holds"),
+    [(0, (), True), (1, (), False), (1, (0,), True), (1, (3,), False), (200, (0,), False)],
+)
+def test_a_mask_of_another_processor_may_differ_within_the_tolerance_and_no_other(folders, pixels, foreign, holds):
+    _, b, mask = folders
+    reference = SimpleNamespace(result=encode_mask(mask), product=b"", measure=1.0)
+    workload = SimpleNamespace(spec=SimpleNamespace(product_cover_max=0.5), reference=lambda item, cache: reference)
+    flip(b, mask, pixels)
+    report = SimpleNamespace(node=11, product=b"", result_bytes=1, product_bytes=0, energy_j=1.0)
+    done = SimpleNamespace(report=report, result=(b / "job-00001.mask").read_bytes(), completed_ns=1)
+    monitor = Monitor()
+    items = {1: SimpleNamespace(truth=None)}
+    counters = judge_results(monitor, workload, items, {1: done}, None, 1, frozenset(foreign))
+    assert (not monitor.violations) is holds
+    assert counters["results_equal"] == (pixels == 0)
+    assert counters.get("results_within_tolerance", 0) == (holds and pixels > 0)

@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import re
 from pathlib import Path
 
 import pytest
 
+from boards.support import trees
+from boards.support.hardware import open_hardware
 from flightsw.dictionary import check_value, flight_dictionary, load
 from flightsw.dictionary.model import CMDEC, CMDPC
+from flightsw.ports import NodePorts
+from hil.bench import satellite
 from hil.bench.execute import execute, prepare
 from hil.bench.scenario import load as scenario
 
@@ -41,15 +46,19 @@ def test_the_file_of_the_page_is_a_good_one(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def parts():
-    """The machines of a node of a run after a minute."""
+def parts(tmp_path_factory):
+    """The machines of a node of a run after a minute, on a board that has all that a board can have."""
     found = []
 
     async def operator(bench):
         await asyncio.sleep(60)
         found.append(bench.members["sat-01"].node._parts)
 
-    execute(prepare(scenario(EXAMPLE), 7, "none"), 7, operator=operator)
+    laid = trees.lay("raspberry-pi-5", tmp_path_factory.mktemp("board"))
+    hardware = open_hardware("auto", root=laid.root, monotonic_ns=lambda: 0, run=laid.run, read=laid.read)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(satellite, "NodePorts", functools.partial(NodePorts, hardware=hardware))
+        execute(prepare(scenario(EXAMPLE), 7, "none"), 7, operator=operator)
     return found[0]
 
 

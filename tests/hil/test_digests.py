@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from flightsw.compute.inference import InferenceCache
+from hil.bench import composition
 from hil.bench.execute import prepare
 from hil.bench.run import Bench
 from hil.bench.scenario import load
@@ -79,7 +80,7 @@ def test_another_seed_is_another_run() -> None:
 def fates(disturbed: str | None) -> dict[str, list[list[tuple[bytes, int]]]]:
     """Link of the shipped fleet -> what arrives of two hundred frames each way, a few minutes into its first pass."""
     bench = Bench(load(SHIPPED), 7)
-    bench._connect()
+    bench._links.update(composition.connect(bench.scenario, bench.sky, bench.streams, bench._relay))
     bench.loop.close()
     if disturbed is not None:
         for link in bench._links[disturbed]:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from flightsw import config, node
-from flightsw.compute import budget, cloud_mask, executor, jobs
+from flightsw.compute import budget, cloud_mask, executor, jobs, matrix_file, matrix_product
 from flightsw.core import audit, boots, commanding, escalation, events, health, packets, recorder, supervision
 from flightsw.dictionary import flight_dictionary
 from flightsw.objects import digest, exchange
@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 SCALES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 MODULES = (
     archive, audit, audit_chain, boots, budget, cbor, cloud_mask, commanding, digest, escalation, events, executor,
-    health, jobs, messages, node, packets, readings, recorder, records, reserve, ring_log, supervision,
+    health, jobs, matrix_file, matrix_product, messages, node, packets, readings, recorder, records, reserve, ring_log,
+    supervision,
 )  # fmt: skip
 OWNERS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 DEFAULTS = {

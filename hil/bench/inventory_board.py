@@ -1,0 +1,192 @@
+"""A board of the inventory as the bench handles it: told who it is by its fault agent over ssh, switched by its plug.
+
+Deployed with `flatrack board deploy NAME --bench`, a board has our software, and an agent that a bench may use. For a
+run the bench stops its node, gives it the settings of the run, and starts it; at the end it stops it again.
+"""
+
+import asyncio
+import shlex
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from flightsw.errors import ConfigError, FlatrackError
+from hil.bench.scenario import NodeSpec, Scenario
+from hil.channel.uart import SocketWire, port_line
+from hil.faults.plan import NodeReset
+from hil.inventory.boards import Board, Inventory, Uart, load
+from hil.inventory.locks import held
+from hil.inventory.ports import find_uart
+from hil.inventory.power import Power, open_power
+from hil.inventory.remote import Remote
+from hil.on_board.remote import REMOTE, AgentPeer
+
+HEADER_UARTS: Final = {
+    "raspberry-pi-3": "/dev/ttyAMA0",
+    "raspberry-pi-4": "/dev/ttyAMA0",
+    "raspberry-pi-5": "/dev/ttyAMA0",
+    "raspberry-pi-zero-2-w": "/dev/ttyAMA0",
+    "jetson-orin-nano": "/dev/ttyTHS1",
+    "jetson-orin-nx": "/dev/ttyTHS1",
+    "jetson-agx-orin": "/dev/ttyTHS0",
+}
+"""Device of the header's UART at the board's end, as docs/boards has it set up."""
+
+
+class InventoryBoard:
+    """Implements `hil.bench.board_node.TableBoard`.
+
+    Args:
+        name: in the inventory.
+        board: as the inventory has it.
+    """
+
+    def __init__(self, name: str, board: Board) -> None:
+        self.name = name
+        self._board = board
+        self._power: Power | None = None
+        if board.power is not None:
+            self._power = open_power(board.power, name)
+        self._files: Mapping[str, bytes] = {}
+        self._utc_ns: Callable[[], int] = lambda: 0
+        self._resources = AsyncExitStack()
+        self._remote: Remote | None = None
+        self._switching: asyncio.Task[None] | None = None
+
+    async def missing(self) -> str:
+        """Why it cannot take part; empty when it can. From then on nobody else may use it."""
+        try:
+            self._resources.enter_context(held(self.name, "flatrack run"))
+            find_uart(self._uart())
+            if self._power is not None:
+                await self._power.on()
+            self._remote = await self._resources.enter_async_context(Remote(self.name, self._board))
+            agent = await self._agent()
+            await agent.close()
+        except FlatrackError as error:
+            await self._resources.aclose()
+            return str(error)
+        return ""
+
+    def wire(self) -> SocketWire:
+        """The bench's end of its UART. Raises: ConfigError."""
+        uart = self._uart()
+        return SocketWire(
+            self.name,
+            lambda: port_line(find_uart(uart), uart.baud),
+            device=HEADER_UARTS.get(self._board.kind, "/dev/ttyAMA0"),
+            baud=uart.baud,
+            paces_intake=False,
+        )
+
+    def prepare(self, files: Mapping[str, bytes], utc_ns: Callable[[], int]) -> None:
+        """Say who it is to be.
+
+        Args:
+            files: settings of the run, by their names on the board.
+            utc_ns: the clock of this machine, to which the board's is set [ns since 1970].
+        """
+        self._files = files
+        self._utc_ns = utc_ns
+
+    async def start(self) -> None:
+        """Tell it who it is and start its node. Raises: FlatrackError."""
+        agent = await self._agent()
+        try:
+            await agent.call("stop")
+            await agent.configure(dict(self._files), self._utc_ns())
+            await agent.call("start")
+        finally:
+            await agent.close()
+
+    def cut(self) -> None:
+        """Switch its plug off."""
+        assert self._power is not None, "faults by power are refused for a board without a plug"
+        self._switching = asyncio.get_running_loop().create_task(self._power.off(), name=f"{self.name}/off")
+
+    async def boot(self) -> None:
+        """Switch its plug on. Raises: FlatrackError."""
+        assert self._power is not None, "faults by power are refused for a board without a plug"
+        await self._switched()
+        await self._power.on()
+
+    async def close(self) -> None:
+        """Stop its node, with power or not, and let others have the board."""
+        try:
+            await self._switched()
+            agent = await self._agent()
+            try:
+                await agent.call("stop")
+            finally:
+                await agent.close()
+        except FlatrackError:
+            pass  # it is off, or has gone: there is nothing to stop
+        finally:
+            await self._resources.aclose()
+
+    def last_words(self) -> str:
+        """Nothing: its console is its own."""
+        return ""
+
+    async def _agent(self) -> AgentPeer:
+        assert self._remote is not None, "a board that is missing does not take part"
+        assert self._board.ssh is not None, "which Remote has seen to"
+        return await AgentPeer.over([*self._remote.command(), self._board.ssh, shlex.join(REMOTE)])
+
+    async def _switched(self) -> None:
+        switching, self._switching = self._switching, None
+        if switching is not None:
+            await switching
+
+    def _uart(self) -> Uart:
+        if self._board.uart is None:
+            raise ConfigError(f"board {self.name}: has no uart, expected one in the inventory: uart = {{ ... }}")
+        return self._board.uart
+
+
+class LabBoards:
+    """The boards of the inventory that a scenario names.
+
+    Args:
+        inventory: the file's.
+    """
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+
+    def bauds(self, scenario: Scenario) -> dict[str, int]:
+        """Node -> rate of its board's UART [bit/s]. Raises: ConfigError."""
+        boards = {
+            node.name: self._inventory.board(node.board or node.name) for node in scenario.nodes if node.kind == "board"
+        }
+        return {name: board.uart.baud for name, board in boards.items() if board.uart is not None}
+
+    def of(self, spec: NodeSpec) -> InventoryBoard:
+        """The board of a node. Raises: ConfigError."""
+        name = spec.board or spec.name
+        return InventoryBoard(name, self._inventory.board(name))
+
+
+def open_boards(scenario: Scenario) -> LabBoards | None:
+    """The inventory of a scenario; None when it has no boards.
+
+    Raises:
+        ConfigError: the file or a board is not there, or a fault needs a plug that a board does not have.
+    """
+    specs = {node.name: node for node in scenario.nodes if node.kind == "board"}
+    if not specs:
+        return None
+    inventory = load(Path(scenario.boards.inventory))
+    for spec in specs.values():
+        inventory.board(spec.board or spec.name)
+    for index, fault in enumerate(scenario.faults):
+        if isinstance(fault, NodeReset) and fault.node in specs:
+            name = specs[fault.node].board or fault.node
+            power = inventory.board(name).power
+            if power is None or power.__struct_config__.tag == "manual":
+                raise ConfigError(
+                    f"{scenario.name}: faults[{index}]: node_reset of {fault.node!r} needs to switch board {name}, "
+                    f"expected power = {{ kind = ... }} that a bench can switch in {inventory.path}"
+                )
+    return LabBoards(inventory)
