@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 JOBS   ?= 2
 BENCH_JSON ?= build/bench
-BENCHMARKS := world coding wire undetected goodput security sim_speed delivery boot
+BENCHMARKS := world coding wire undetected goodput security sim_speed delivery boot abft worker
 
 ifdef UV
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
@@ -55,7 +55,7 @@ test-real-time: $(VENV)/.dev  ## the twelve-node scenario as processes: over pty
 	$(BIN)/python -m pytest -m real_time
 
 test-emulated: $(VENV)/.dev  ## arm64 boards under QEMU: image, restores, recoveries, RAM flips, mixed run
-	$(BIN)/python -m pytest -m emulated tests/emulated
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m emulated tests/emulated
 
 test-card: $(VENV)/.dev  ## a prepared card's first boot under QEMU; as root, an hour the first time
 	$(BIN)/python scripts/nightly_card.py
