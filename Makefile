@@ -57,7 +57,7 @@ test-real-time: $(VENV)/.dev  ## the twelve-node scenario as processes: over pty
 test-emulated: $(VENV)/.dev  ## arm64 boards under QEMU: image, restores, recoveries, RAM flips, mixed run
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m emulated tests/emulated
 
-test-card: $(VENV)/.dev  ## a prepared card's first boot under QEMU; as root, an hour the first time
+test-card: $(VENV)/.dev  ## a prepared card's first boot under QEMU; as root; its root file system takes an hour once
 	$(BIN)/python scripts/nightly_card.py
 
 test-all: test test-slow test-emulated test-real-time  ## everything

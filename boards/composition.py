@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from boards import profiles
 from boards.settings import SIMULATED, BoardSettings, NodeSettings
 from boards.simulated.board import SimulatedBoard
@@ -17,12 +19,14 @@ from boards.support import trees
 from boards.support.boot_evidence import Verdict, judge
 from boards.support.boot_note import BootNote, load_note, note_of_start, store_note
 from boards.support.hardware import BoardHardware, open_hardware
+from boards.support.tools import Tool, run_tool
 from boards.worker.runner import WorkerRunner, open_runner
 from boards.worker.settings import WorkerSettings
 from flightsw.compute.inference import InferenceCache
 from flightsw.config import BoardProfile
 from flightsw.core.boots import UNASKED
-from flightsw.errors import ConfigError, ControlError
+from flightsw.errors import ConfigError, ControlError, SensorError, StorageError
+from flightsw.host.settings import LinkSettings
 from flightsw.ports import Capability, Clock, Log, ResetCause, Support
 
 NAME: Final = "boards"
@@ -35,6 +39,9 @@ NOTE_SUFFIX: Final = ".note"
 TREE_SUFFIX: Final = ".tree"
 """Ends the name of the folder where the files of a recorded board lie."""
 
+HEADER: Final = "serial://header"
+"""Stands for the UART of the board's pin header in `link.url`."""
+
 Runner = SimulatedRunner | WorkerRunner
 
 
@@ -46,8 +53,17 @@ def say(text: str) -> None:
 # -- sensors and profile
 
 
-def open_sensors(settings: BoardSettings, base: Path, clock: Clock) -> BoardHardware | None:
+def open_sensors(
+    settings: BoardSettings, base: Path, clock: Clock, run: Tool = run_tool, time_scale: float = 1.0
+) -> BoardHardware | None:
     """What reads the board; None on a simulated board that shows no recorded one.
+
+    Args:
+        settings: of the board.
+        base: folder that paths in the settings are relative to.
+        clock: the mission's.
+        run: runs the board's tools.
+        time_scale: mission seconds in a second of the machine, by which tools are paced.
 
     Raises:
         ConfigError: the board is of another kind, or there is no such tree.
@@ -58,6 +74,8 @@ def open_sensors(settings: BoardSettings, base: Path, clock: Clock) -> BoardHard
             settings.kind,
             root=root,
             monotonic_ns=clock.monotonic_ns,
+            run=run,
+            tool_ns=lambda: round(clock.monotonic_ns() / time_scale),
             state_folder=str(state)
             if root == Path("/")
             else "/",  # files that stand for a board's hold no node's state
@@ -84,6 +102,23 @@ def open_profile(settings: BoardSettings, base: Path, sensors: BoardHardware | N
             model = sensors.identity.model or "a board without a name"
             raise ConfigError(f"board.profile: missing, and no shipped profile fits {model!r}")
     return profiles.load(base / name if name.endswith(profiles.SUFFIX) else name)
+
+
+def header_link(link: LinkSettings, sensors: BoardHardware | None) -> LinkSettings:
+    """The lab wire: `serial://header` is the board's own UART, found by its device-tree node.
+
+    Raises:
+        ConfigError: the board has none.
+    """
+    device, mark, options = link.url.partition("?")
+    if device != HEADER:
+        return link
+    if sensors is None:
+        raise ConfigError(f"link.url = {link.url!r}: expected another device with board.kind = 'simulated'")
+    try:
+        return msgspec.structs.replace(link, url=f"serial://{sensors.uart()}{mark}{options}")
+    except SensorError as error:
+        raise ConfigError(f"link.url = {link.url!r}: {error}") from None
 
 
 def restored(
@@ -176,12 +211,13 @@ class Evidence:
         path: of the note.
         root: folder that stands for the root of the board's files.
         words: what the program before has left.
+        run: runs the board's tools.
     """
 
-    def __init__(self, path: Path, root: Path, words: str) -> None:
+    def __init__(self, path: Path, root: Path, words: str, run: Tool = run_tool) -> None:
         self._path = path
         self._note: BootNote = note_of_start(root)
-        self.verdict: Verdict = judge(root, load_note(path), words=words)
+        self.verdict: Verdict = judge(root, load_note(path), run, words=words)
 
     def last_words(self, words: str) -> str:
         """What is known of the end before: the program's own words, else what the board has kept of an end that nobody
@@ -189,9 +225,16 @@ class Evidence:
         return words or (self.verdict.detail if self.verdict.cause in UNASKED else "")
 
     def begin(self) -> None:
-        """The program runs from here on. Raises: StorageError."""
-        store_note(self._path, self._note)
+        """The program runs from here on."""
+        self._store(self._note)
 
     def end(self, cause: ResetCause) -> None:
-        """The program ends in order, and the next start will be for this. Raises: StorageError."""
-        store_note(self._path, self._note.ended(cause))
+        """The program ends in order, and the next start will be for this."""
+        self._store(self._note.ended(cause))
+
+    def _store(self, note: BootNote) -> None:
+        """A disk that is full or read-only costs the evidence, not the node."""
+        try:
+            store_note(self._path, note)
+        except StorageError as error:
+            say(f"{error}: the next start may not know why it happens")

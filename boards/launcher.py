@@ -99,13 +99,16 @@ class Launcher:
 
     def run(self) -> int:
         """Boot until told to end, or until the settings are wrong; returns the exit code."""
-        crashes_count, cause = 0, ""
+        crashes_count, ended_count, cause = 0, 0, ""
         tell("READY=1")
         while not self._ends():
             slot, command = self._choose()
             say(f"slot {slot} boots")
+            tell(f"STATUS=slot {slot} runs, ended {ended_count} times")
             code = self._supervise(command, cause)
             say(f"slot {slot} ended with {'a hang' if code == HUNG else code}")
+            ended_count += 1
+            tell(f"STATUS=slot {slot} does not run, ended {ended_count} times")
             is_trial = self._load()[0].is_trial
             if self._ends() or (code == STOPPED and not is_trial):
                 return STOPPED

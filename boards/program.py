@@ -26,6 +26,7 @@ from boards.composition import (
     Evidence,
     Runner,
     WorkerHang,
+    header_link,
     open_jobs,
     open_profile,
     open_sensors,
@@ -47,7 +48,7 @@ from boards.support.tools import Tool, run_tool
 from boards.waiting import wait_for_settings
 from boards.watchdog import LastWords, ProgramWatchdog
 from flightsw.config import BoardProfile, NodeConfig
-from flightsw.errors import ConfigError, FlatrackError
+from flightsw.errors import ConfigError, FlatrackError, StorageError
 from flightsw.host.control import parse_address
 from flightsw.host.files import FileDisk
 from flightsw.host.journal import Journal
@@ -124,6 +125,7 @@ class NodeProgram:
         self._next_cause: ResetCause = ResetCause.POWER_CYCLE
         self._port: BenchPort | None = None
         self._is_on = False
+        self._is_saved = True
 
     async def compose(self, ending: Ending) -> Callable[[], Awaitable[Exit]]:
         """Put the node together; returns what runs it.
@@ -142,7 +144,7 @@ class NodeProgram:
         plan = plan_of(load_json(base / settings.plan, list[PlanRow]), str(base / settings.plan))
         keys = load_ring(settings.keys, base, settings.node.node)
         clock = LoopClock(lambda: loop.now_ns, settings.clock.epoch_utc_ns)
-        sensors = open_sensors(settings.board, base, clock)
+        sensors = open_sensors(settings.board, base, clock, self._tool, loop.time_scale)
         profile = open_profile(settings.board, base, sensors)
         bus, cause = self._open_bus(profile, world, clock, ending)
         if ending.is_told:  # there is no power
@@ -156,7 +158,9 @@ class NodeProgram:
         watchdog = ProgramWatchdog(words, loop.time_scale)
         resources.callback(watchdog.stop)
         evidence, cause, last_words = self._judge(cause, words.found, log)
-        link = await open_wire(settings.link, settings.node.node, settings.node.interfaces, resources)
+        link = await open_wire(
+            header_link(settings.link, sensors), settings.node.node, settings.node.interfaces, resources
+        )
         bus.power_on(cause)
         self._is_on = True
         async with watchdog.waiting():
@@ -249,7 +253,8 @@ class NodeProgram:
             share = sensors.charge_j / sensors.battery_j
             name = self._settings.node.name
             say(f"{name}: brown-out: the battery holds {share:.1%}, boots at {BOOT_CHARGE_SHARE:.0%}")
-            save_board(self._state_path, SavedBoard(board=bus.state(), next_cause=ResetCause.BROWN_OUT.name))
+            self._next_cause = ResetCause.BROWN_OUT
+            self._save(bus)
             ending.tell(Exit.BROWN_OUT)
             return bus, ResetCause.BROWN_OUT
         return bus, ResetCause.BROWN_OUT if bus.is_dark else (self._cause or saved.cause())
@@ -262,7 +267,7 @@ class NodeProgram:
                 cause = ResetCause.WATCHDOG  # it died without saying why, and what hung has left its trace
             return None, cause, words
         path = self._state_path.with_name(self._state_path.name + NOTE_SUFFIX)
-        evidence = Evidence(path, Path(self._settings.board.root), words)
+        evidence = Evidence(path, Path(self._settings.board.root), words, self._tool)
         verdict = evidence.verdict
         log("board.evidence", {"cause": verdict.cause.name, "detail": verdict.detail})
         return evidence, cause if is_told else verdict.cause, evidence.last_words(words)
@@ -286,8 +291,10 @@ class NodeProgram:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            self._save(parts.bus)
-            await parts.resources.aclose()
+            try:
+                self._save(parts.bus)
+            finally:
+                await parts.resources.aclose()
         if parts.evidence is not None:
             # who ends the program of a board in order will start it again: that is no loss of power
             parts.evidence.end(ResetCause.RESET_COMMAND if code is Exit.STOPPED else self._next_cause)
@@ -319,7 +326,16 @@ class NodeProgram:
 
     def _save(self, bus: SimulatedBoard) -> None:
         state = bus.state()  # which may find a brown-out, and so changes the cause
-        save_board(self._state_path, SavedBoard(board=state, next_cause=self._next_cause.name))
+        try:
+            save_board(self._state_path, SavedBoard(board=state, next_cause=self._next_cause.name))
+        except StorageError as error:
+            if self._settings.board.kind == SIMULATED:
+                raise
+            if self._is_saved:  # a disk that is full or read-only takes the model's state, not the node
+                say(f"{error}: the battery's charge is not kept")
+            self._is_saved = False
+        else:
+            self._is_saved = True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

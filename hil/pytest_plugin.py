@@ -68,7 +68,7 @@ def cluster(request: pytest.FixtureRequest, flatrack_kind: Kind, tmp_path: Path)
         scenario = prepare(asked.scenario, flatrack_kind, option("--flatrack-boards"), option("--flatrack-image"))
         pace = None
         if needs_real_time(scenario):
-            pace = real_time(scenario, option("--flatrack-time-scale") or TIME_SCALES[flatrack_kind])
+            pace = real_time(scenario, option("--flatrack-time-scale") or TIME_SCALES.get(flatrack_kind, 1.0))
         folder = tmp_path / "run"
         folder.mkdir()
         bench = Bench(scenario, asked.seed, folder=folder, pace=pace, surroundings=prepare_surroundings(scenario))
@@ -76,7 +76,7 @@ def cluster(request: pytest.FixtureRequest, flatrack_kind: Kind, tmp_path: Path)
         run.start()
     except FlatrackError as error:
         pytest.fail(f"flatrack: {error}", pytrace=False)
-    yield Cluster(run)
+    yield Cluster(run)  # pytest comes back here whether the test failed or not
     outcome = run.end()
     if not outcome.passed:
         broken = [f"rule {one.rule} at {one.t_ns / 1e9:.1f} s: {one.text}" for one in outcome.violations]
@@ -119,7 +119,10 @@ def prepare(scenario: Scenario, kind: Kind, boards: str | None, image: str | Non
     if kind == "board":
         path = Path(boards or inventories.FILE).resolve()
         names = iter(inventories.load(path).boards)
-        nodes = tuple(msgspec.structs.replace(node, board=next(names, node.name)) for node in changed.nodes)
+        nodes = tuple(
+            node if node.kind == "external" else msgspec.structs.replace(node, board=next(names, node.name))
+            for node in changed.nodes
+        )
         settings = msgspec.structs.replace(changed.boards, inventory=str(path))
         changed = msgspec.structs.replace(changed, nodes=nodes, boards=settings)
         check(changed, changed.name)

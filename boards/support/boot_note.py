@@ -58,7 +58,7 @@ def load_note(path: Path) -> BootNote | None:
         return msgspec.json.decode(read_file(path, NOTE_BYTES_MAX), type=BootNote)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return BootNote(boot_id="")
 
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | PROVEN | it gave believable values in this reading | it was used in this boot and did what was asked |
 | PRESENT | | it is there, and nobody has tried it |
-| DEGRADED | a sensor of it gives no value or nonsense | it says that something is wrong |
+| DEGRADED | a sensor of it gives no value or nonsense | it says that something is wrong; nobody feeds the watchdog |
 | ABSENT | the board lacks it, or Linux does not show it | the same |
 
 A temperature that answers EAGAIN does not degrade the others: its block has no power now.
@@ -129,6 +129,8 @@ def _power_modes(reading: BoardReading, surroundings: Surroundings) -> tuple[Sup
         return (Support.DEGRADED if was_there else Support.ABSENT), surroundings.modes_trouble
     if "power_mode" in reading.troubles:
         return Support.DEGRADED, reading.troubles["power_mode"]
+    if not reading.power_mode:
+        return Support.DEGRADED, f"the present mode cannot be read, of {_listed(surroundings.modes)}"
     support = Support.PROVEN if surroundings.has_set_mode else Support.PRESENT
     return support, f"{reading.power_mode} now, of {_listed(surroundings.modes)}"
 
@@ -138,9 +140,11 @@ def _watchdog(device: WatchdogDevice | None) -> tuple[Support, str]:
         return Support.ABSENT, "no device in /sys/class/watchdog"
     timeout = "" if device.timeout_s is None else f", {device.timeout_s} s"
     feeding = "" if device.is_active is None else ", fed" if device.is_active else ", not fed by anybody"
-    if device.has_reset:
-        return Support.PROVEN, f"{device.identity}{timeout}{feeding}; it caused the last reset"
-    return Support.PRESENT, f"{device.identity}{timeout}{feeding}"
+    history = "; it caused the last reset" if device.has_reset else ""
+    support = Support.PROVEN if device.has_reset else Support.PRESENT
+    if device.is_active is False:
+        support = Support.DEGRADED  # it ends no hang
+    return support, f"{device.identity}{timeout}{feeding}{history}"
 
 
 def _uart(surroundings: Surroundings) -> tuple[Support, str]:

@@ -189,19 +189,9 @@ class BoardHardware:
         self._family.modes.set(name)
         self._has_set_mode = True
 
-    def soc_degc(self) -> float | None:
-        """Hottest of the zones and chips that are of the SoC [degree Celsius]; None where none gives a value."""
-        draft, findings = Draft(), Findings({})
-        read_zones(self._files, draft, findings)
-        read_chips(self._files, draft, findings, self._family.chips, self._memory)
-        return hottest_degc(draft.temperatures_degc, self._family.soc_prefixes)
-
-    def uart(self) -> Path | None:
-        """Device of the header's UART, found by its device-tree node; None where there is none."""
-        try:
-            return self._files.path(find_uart(self._files, self.identity))
-        except SensorError:
-            return None
+    def uart(self) -> Path:
+        """Device of the header's UART, found by its device-tree node. Raises: SensorError: why there is none."""
+        return self._files.path(find_uart(self._files, self.identity))
 
     def watchdog(self) -> WatchdogDevice | None:
         """The machine's first watchdog; None where there is none."""
@@ -217,6 +207,7 @@ def open_hardware(
     read: Reader = read_file,
     state_folder: str = "/",
     free_bytes: FreeBytes = free_bytes_at,
+    tool_ns: Callable[[], int] | None = None,
 ) -> BoardHardware:
     """The sensors and knobs of a board.
 
@@ -229,6 +220,7 @@ def open_hardware(
         read: reads one file; recorded trees give their own.
         state_folder: where the node keeps its state, as a name on the board: whose space and file system count.
         free_bytes: space that is left where a folder lies.
+        tool_ns: the time that paces the tools, that of the machine; without it `monotonic_ns`.
 
     Raises:
         ConfigError: there is no such kind, or the board is of another.
@@ -242,5 +234,5 @@ def open_hardware(
             f"board.kind = {kind!r}: this board is {identity.model or 'without a name'!r} of family "
             f"{identity.family!r}: expected {AUTO!r}, {identity.family!r} or {HOST!r}"
         )
-    family = MAKERS[identity.family if kind == AUTO else kind](files, identity, run, monotonic_ns)
+    family = MAKERS[identity.family if kind == AUTO else kind](files, identity, run, tool_ns or monotonic_ns)
     return BoardHardware(files, identity, family, monotonic_ns, state_folder, free_bytes)

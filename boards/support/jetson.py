@@ -19,11 +19,11 @@ from functools import partial
 from typing import Final
 
 from boards.support.findings import Ability, Findings
-from boards.support.hwmon import AMPERES_RANGE, VOLTS_RANGE, read_slowed
+from boards.support.hwmon import AMPERES_RANGE, VOLTS_RANGE, WATTS_RANGE, read_slowed
 from boards.support.identity import Identity
 from boards.support.nvpmodel import NvpModes
 from boards.support.readings import Draft
-from boards.support.sysfs import BoardFiles, Device, hwmon_chips
+from boards.support.sysfs import BoardFiles, Device, hwmon_chips, in_range
 from boards.support.tools import Tool
 from flightsw.errors import SensorError
 
@@ -50,10 +50,10 @@ class Jetson:
     expected: Final = ("cpu-thermal", "tj-thermal")
     soc_prefixes: Final = ("cpu-thermal", "gpu-thermal", "cv", "soc", "tj-thermal")
 
-    def __init__(self, files: BoardFiles, identity: Identity, run: Tool, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(self, files: BoardFiles, identity: Identity, run: Tool, tool_ns: Callable[[], int]) -> None:
         self._files = files
         self._is_agx = any("p3701" in name for name in identity.compatible)
-        self.modes = NvpModes(files, run, monotonic_ns)
+        self.modes = NvpModes(files, run, tool_ns)
         total = "the AGX Orin measures no total rail" if self._is_agx else f"no rail {INPUT_RAIL}"
         self.absences: Final = {
             Ability.FAN: "no fan that Linux measures",
@@ -116,4 +116,4 @@ class Jetson:
 def _input_w(draft: Draft) -> float:
     if INPUT_RAIL not in draft.powers_w:
         raise SensorError(f"no power of the rail {INPUT_RAIL}")
-    return draft.powers_w[INPUT_RAIL]
+    return in_range(draft.powers_w[INPUT_RAIL], *WATTS_RANGE)  # an idle shunt may read some milliamperes below zero

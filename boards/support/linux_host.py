@@ -30,7 +30,7 @@ class LinuxHost:
         Ability.GPU: "its load is not read",
     }
 
-    def __init__(self, files: BoardFiles, identity: Identity, run: Tool, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(self, files: BoardFiles, identity: Identity, run: Tool, tool_ns: Callable[[], int]) -> None:
         self._files = files
         self.modes = CpuModes(files)
 

@@ -27,10 +27,10 @@ MODEL: Final = re.compile(r"POWER_MODEL:?\s+ID=([0-9]{1,3})\s+NAME=([A-Za-z0-9_.
 class NvpModes:
     """Implements the power modes of `flightsw.ports.Hardware` by nvpmodel."""
 
-    def __init__(self, files: BoardFiles, run: Tool, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(self, files: BoardFiles, run: Tool, tool_ns: Callable[[], int]) -> None:
         self._files = files
         self._run = run
-        self._query = PacedTool(run, monotonic_ns, [QUERY])
+        self._query = PacedTool(run, tool_ns, [QUERY])
         self._numbers: dict[str, str] = {}
         """Modes by name: found once, since only another release of the software changes them."""
 

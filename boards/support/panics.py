@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from boards.support.sysfs import BoardFiles
@@ -18,7 +19,7 @@ from flightsw.errors import SensorError
 FOLDERS: Final = (("/sys/fs/pstore", 0), ("/var/lib/systemd/pstore", 2))
 """Where records lie, and how many folders deep."""
 RECORDS_MAX: Final = 64
-"""Records that are looked at: a backend has room for a few, and the archive keeps what nobody tidies."""
+"""Records that are looked at, the newest: a backend has room for a few, and the archive keeps what nobody tidies."""
 RECORD_BYTES_MAX: Final = 1 << 20
 """What is read of a record [bytes]: they have 64 KiB."""
 PANIC: Final = re.compile(r"Kernel panic - not syncing: *([^\n]{0,120})")
@@ -57,12 +58,12 @@ def panic_records(files: BoardFiles) -> list[PanicRecord]:
 
 
 def _names(files: BoardFiles) -> list[str]:
-    names = [name for folder, depth in FOLDERS for name in _walk(files, folder, depth)]
-    return names[:RECORDS_MAX]
+    return list(islice((name for folder, depth in FOLDERS for name in _walk(files, folder, depth)), RECORDS_MAX))
 
 
 def _walk(files: BoardFiles, folder: str, depth: int) -> Iterator[str]:
-    for name in files.names(folder):
+    """Records under a folder, the newest first: systemd-pstore names its folders by the time."""
+    for name in reversed(files.names(folder)):
         if name.startswith("dmesg"):
             yield f"{folder}/{name}"
         elif depth > 0:

@@ -60,11 +60,11 @@ class RaspberryPi:
         Ability.GPU: "its load is not read",
     }
 
-    def __init__(self, files: BoardFiles, identity: Identity, run: Tool, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(self, files: BoardFiles, identity: Identity, run: Tool, tool_ns: Callable[[], int]) -> None:
         self._files = files
         self._has_pmic = any(name.endswith("bcm2712") for name in identity.compatible)
         others = [MEASURE_VOLTS, MEASURE_CLOCK, *([PMIC] if self._has_pmic else [])]
-        self._tool = PacedTool(run, monotonic_ns, [GET_THROTTLED], others)
+        self._tool = PacedTool(run, tool_ns, [GET_THROTTLED], others)
         self.modes = CpuModes(files)
 
     def survey(self, draft: Draft, findings: Findings) -> None:

@@ -39,7 +39,6 @@ class Draft:
     clocks_hz: dict[str, float] = field(default_factory=dict)
     fans_rpm: dict[str, float] = field(default_factory=dict)
     input_w: float | None = None
-    power_mode: str = ""
     is_throttled: bool | None = None
     is_under_voltage: bool | None = None
     throttling: Throttling | None = None

@@ -3,13 +3,14 @@
 | what | where | unit |
 |---|---|---|
 | free space | statvfs of the folder that holds the node's state | bytes for a program that is not root |
-| errors | `/sys/fs/ext4/*/errors_count`, all together | errors since the file system was checked |
+| errors | `/sys/fs/ext4/*/errors_count`, all together or not at all | errors since the file system was checked |
 | read-only | `/proc/mounts` of that folder: ext4 remounts itself after an error | |
 | wear of an eMMC | `/sys/block/mmcblk*/device/life_time` | tenths of its life, two kinds of blocks, 0x0b past it |
 | spare blocks of an eMMC | `/sys/block/mmcblk*/device/pre_eol_info` | 1 normal, 2 and 3: 80 % and 90 % are used |
 | NVMe | `/sys/class/nvme/nvme*/state` | `live` |
 
-An SD card tells nothing of its wear, and the wear of an NVMe disk is not in sysfs. Sources: Linux
+Both of an eMMC are 0x00 where its maker has not defined them: that is nothing known, and no trouble. An SD card tells
+nothing of its wear, and the wear of an NVMe disk is not in sysfs. Sources: Linux
 Documentation/ABI/testing/sysfs-fs-ext4, Documentation/driver-api/mmc/mmc-dev-attrs.rst, JESD84-B51 (extended CSD
 registers 267 to 269).
 """
@@ -53,7 +54,7 @@ class StorageHealth:
     errors_count: int | None = None
     is_read_only: bool | None = None
     life_used_share: float | None = None
-    """Upper end of the estimate of an eMMC, 0.1 to 1.1."""
+    """Upper end of the worse estimate of an eMMC that is defined, 0.1 to 1.1."""
     spare_state: int | None = None
     """1 normal, 2 warning, 3 urgent."""
     nvme_state: str = ""
@@ -75,15 +76,15 @@ def read_storage(files: BoardFiles, findings: Findings, folder: str, free_bytes:
         for name in files.names(EXT4)
         if name != "features"
     ]
-    known = [count for count in counts if count is not None]
     life_share, spare = _emmc(files, findings)
+    known = [count for count in counts if count is not None]
     states = [
         findings.value(Ability.STORAGE, f"{name} state", partial(_nvme_state, files, f"{NVME}/{name}/state"))
         for name in files.names(NVME)
     ]
     return StorageHealth(
         free_bytes=findings.value(Ability.STORAGE, "storage_free", space),
-        errors_count=sum(known) if known else None,
+        errors_count=sum(known) if known and len(known) == len(counts) else None,
         is_read_only=findings.value(Ability.STORAGE, "mounts", lambda: _is_read_only(files, folder)),
         life_used_share=life_share,
         spare_state=spare,
@@ -114,16 +115,16 @@ def _nvme_state(files: BoardFiles, name: str) -> str:
     return state
 
 
-def _life_share(files: BoardFiles, name: str) -> float:
+def _life_share(files: BoardFiles, name: str) -> float | None:
     text = files.text(name)
     tenths = [_hexadecimal(word, 0, 11) for word in text.split()]
     if len(tenths) != 2:
         raise SensorError(f"not two estimates: {shown(text)}")
-    return max(tenths) / 10.0
+    return max(tenths) / 10.0 or None  # 0x00 is not defined
 
 
-def _spare_state(files: BoardFiles, name: str) -> int:
-    return _hexadecimal(files.text(name), 1, 3)
+def _spare_state(files: BoardFiles, name: str) -> int | None:
+    return _hexadecimal(files.text(name), 0, 3) or None
 
 
 def _hexadecimal(text: str, low: int, high: int) -> int:

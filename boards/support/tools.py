@@ -71,9 +71,9 @@ class PacedTool:
 
     Args:
         run: runs it.
-        monotonic_ns: the time.
+        monotonic_ns: the time of the machine that runs it.
         urgent: what each reading asks anew, as command lines.
-        others: of these, a reading asks only the one that was asked longest ago.
+        others: of these, a reading asks only the one that was asked longest ago; one that failed waits its time.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class PacedTool:
         elif now_ns - self._refreshed_ns < PERIOD_NS:
             return
         else:
-            due = self._urgent + sorted(self._others, key=lambda command: self._answers[command].asked_ns)[:1]
+            urgent = [command for command in self._urgent if self._is_due(command, now_ns)]
+            others = [command for command in self._others if self._is_due(command, now_ns)]
+            due = urgent + sorted(others, key=lambda command: self._answers[command].asked_ns)[:1]
         self._refreshed_ns = now_ns
         for command in due:
-            known = self._answers.get(command)
-            if known is None or not known.trouble or now_ns - known.asked_ns >= RETRY_NS:
-                self._answers[command] = self._ask(command)
+            self._answers[command] = self._ask(command)
 
     def forget(self) -> None:
         """Ask all anew with the next `refresh`: something was set."""
@@ -116,6 +116,10 @@ class PacedTool:
         if answer.trouble:
             raise SensorError(answer.trouble)
         return answer.output
+
+    def _is_due(self, command: tuple[str, ...], now_ns: int) -> bool:
+        known = self._answers[command]
+        return not known.trouble or now_ns - known.asked_ns >= RETRY_NS
 
     def _ask(self, command: tuple[str, ...]) -> "_Answer":
         asked_ns = self._monotonic_ns()

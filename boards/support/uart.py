@@ -18,7 +18,6 @@ from boards.support.sysfs import BoardFiles
 from flightsw.errors import SensorError
 
 TREE: Final = "/proc/device-tree"
-BASE: Final = "/sys/firmware/devicetree/base"
 TTYS: Final = "/sys/class/tty"
 PREFIXES: Final = ("ttyAMA", "ttyS", "ttyTHS")
 ABOVE_MAX: Final = 4

@@ -6,6 +6,7 @@ board reads; nothing here knows of files.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from flightsw.component import OK, Dump, Handler, Outcome, Report, Scalar
@@ -38,6 +39,15 @@ CPU: Final = "cpu"
 """Clocks of processor clusters begin with it."""
 MEASURED_CPU: Final = "arm"
 """What a firmware has measured of them, where the others are what the operating system has asked for."""
+KEPT: Final = (
+    "is_under_voltage",
+    "is_throttled",
+    "power_mode",
+    "storage_errors_count",
+    "ecc_corrected_count",
+    "ecc_uncorrected_count",
+)
+"""What a reading that does not know it leaves as it was: a change is one from the last value that was known."""
 STATES: Final = {None: "UNKNOWN", False: "NO", True: "YES"}
 NS_PER_S: Final = 1_000_000_000
 
@@ -60,6 +70,7 @@ class HardwareControl:
         self._report = report
         self._dump = dump
         self._reading = HardwareReading(sampled_ns=0)
+        self._known = self._reading
         self._capabilities: tuple[Capability, ...] = ()
         self._due_ns = 0
         self.readings_count = 0
@@ -85,8 +96,10 @@ class HardwareControl:
         if self.readings_count % LOOK_READINGS == 0 or before.troubles.keys() != self._reading.troubles.keys():
             self._capabilities = self._hardware.capabilities()
         self._tell_sensors(before, self._reading)
-        self._tell_supply(before, self._reading)
-        self._tell_counts(before, self._reading)
+        known = {name: getattr(self._known, name) for name in KEPT if getattr(self._reading, name) in (None, "")}
+        earlier, self._known = self._known, replace(self._reading, **known)
+        self._tell_supply(earlier, self._known)
+        self._tell_counts(earlier, self._known)
 
     def handlers(self) -> Mapping[str, Handler]:
         """SET_POWER_MODE, REPORT."""
@@ -149,7 +162,7 @@ class HardwareControl:
             self._report("HARDWARE.POWER_MODE", *modes)
 
     def _tell_counts(self, before: HardwareReading, now: HardwareReading) -> None:
-        """Errors that came since the last reading; a board counts from its own start, which is no news."""
+        """Errors that came since they were last known; a board counts from its own start, which is no news."""
         if _rose(before.ecc_corrected_count, now.ecc_corrected_count) or _rose(
             before.ecc_uncorrected_count, now.ecc_uncorrected_count
         ):

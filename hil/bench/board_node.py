@@ -36,12 +36,17 @@ class BoardLost(SimulationError):
 class TableBoard(Protocol):
     """A board and its power, as the bench handles them."""
 
+    @property
+    def can_switch(self) -> bool:
+        """Whether the bench has its power."""
+        ...
+
     async def start(self) -> None:
         """First boot of a run, with the settings of the run. Raises: FlatrackError."""
         ...
 
     def cut(self) -> None:
-        """Power off, at this instant or as soon as the switch can."""
+        """Power off, at this instant or as soon as the switch can. No effect without power."""
         ...
 
     async def boot(self) -> None:
@@ -50,6 +55,10 @@ class TableBoard(Protocol):
 
     async def close(self) -> None:
         """End of the run. No error when it has ended."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave no machine behind, without the loop. No effect when it was closed."""
         ...
 
     def last_words(self) -> str:
@@ -111,8 +120,14 @@ class BoardNode:
         self._is_on = False
         self._is_leaving = False
         """It said that it ends by itself."""
+        self._is_dark = False
+        """Its own battery is empty, which ends its program."""
         self._is_stopping = False
         self._has_started = False
+        """Whether it has the settings of the run."""
+        self._switches_count = 0
+        """Changes of its power: what belongs to an earlier one is of the past."""
+        self._rising: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._absence: asyncio.TimerHandle | None = None
 
@@ -128,29 +143,25 @@ class BoardNode:
         """Whether the program runs, or is started by the bench."""
         return self._is_on
 
-    @property
-    def has_door(self) -> bool:
-        """Whether its program reports to the bench."""
-        return self._has_door
-
     def boot(self, cause: ResetCause) -> None:
         """Power on. The board finds the cause itself; when it has power, it starts by itself too."""
         if self._has_power:
             return
         self._has_power = self._is_on = True
-        self._is_leaving = False
-        begins = self.board.boot if self._has_started else self.board.start
-        self._has_started = True
-        self._spawn(self._bring_up(begins()), "boot")
+        self._is_leaving = self._is_dark = False
+        self._switches_count += 1
+        self._rising = self._spawn(self._bring_up(self._switches_count, self._rising), "boot")
 
     def cut(self) -> None:
         """Take its power at this instant. A board whose own battery is empty keeps that of the laboratory: its program
         ends by itself, and starts again when there is charge."""
         if not self._has_power:
             return
-        is_dark, self._is_leaving = self._is_leaving, False
+        is_dark, self._is_dark = self._is_dark, False
+        self._is_leaving = False
         if not is_dark:
             self._has_power = False
+            self._switches_count += 1
             self.board.cut()
             self.wire.forget()
             self._stop_waiting()
@@ -208,12 +219,19 @@ class BoardNode:
         self._off()  # that of the boot before, if its end was not seen
         self._stop_waiting()
         self._is_on = True
-        self._is_leaving = False
+        self._is_leaving = self._is_dark = False
         self.boots_count += 1
         self._books.open(peer)
         peer.closed.add_done_callback(lambda _: self._left(peer))
         self._relay.attach(self.config.node, self.wire.deliver)
         self.said_hello.set()
+
+    def lost(self, why: str) -> None:
+        """Its machine has ended. No effect when it was asked to, or rises still: who starts it will say so."""
+        is_rising = self._rising is not None and not self._rising.done()
+        if self._has_power and not self._is_stopping and not is_rising:
+            self._stop_waiting()
+            self._lose(why)
 
     async def refresh(self) -> None:
         """Ask for its books."""
@@ -228,14 +246,28 @@ class BoardNode:
             await asyncio.wait(self._tasks)
         await self.board.close()
 
-    async def _bring_up(self, begun: Coroutine[Any, Any, None]) -> None:
+    async def _bring_up(self, number: int, before: asyncio.Task[None] | None) -> None:
+        """Let it boot, after what a boot before does still.
+
+        Args:
+            number: of the change of power that this is.
+            before: the boot before.
+        """
+        if before is not None:
+            await asyncio.wait((before,))
+        if number != self._switches_count:
+            return  # it was cut before it began
         try:
-            await begun
+            await (self.board.boot() if self._has_started else self.board.start())
+            self._has_started = True
         except FlatrackError as error:
-            self._on_crash(self.config.name, error)
+            if number == self._switches_count:
+                self._on_crash(self.config.name, error)
+                return
+        if number != self._switches_count:  # it was cut meanwhile: no crash, and what rose all the same goes again
+            if not self._has_power:
+                self.board.cut()
             return
-        if not self._has_power:
-            return  # it was cut meanwhile
         self.wire.plug()
         if self._has_door:
             self._wait_for_hello()
@@ -255,11 +287,12 @@ class BoardNode:
 
     def _miss(self) -> None:
         self._absence = None
+        self._lose(f"no hello within {RETURN_S_MAX:g} s")
+
+    def _lose(self, why: str) -> None:
         words = self.board.last_words() or "(nothing on the console)"
-        self._on_crash(
-            self.config.name,
-            BoardLost(f"{self.config.name}: no hello within {RETURN_S_MAX:g} s; its console ends with:\n{words}"),
-        )
+        name = self.config.name
+        self._on_crash(name, BoardLost(f"{name}: {why}; its console ends with:\n{words}"))
 
     def _left(self, peer: ControlPeer) -> None:
         """The connection of a boot has ended."""
@@ -282,15 +315,16 @@ class BoardNode:
         if not self._is_stopping:
             self.boot(cause)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine, name=f"{self.config.name}/{what}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- what the program tells
 
     def _take_brown_out(self, t_ns: int, computing: bool) -> None:
-        self._is_leaving = True
+        self._is_leaving = self._is_dark = True
         self._on_brown_out(self.config.name, computing)
 
     def _take_reset(self, cause: str) -> None:

@@ -1,6 +1,6 @@
 """What a scenario and its sky say about each part of a bench: links, interfaces, settings of nodes and ground."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from boards import profiles
@@ -21,7 +21,6 @@ from hil.channel.impairments import Impairments
 from hil.channel.link import Link
 from hil.channel.relay import Relay
 from hil.faults.injector import Injector
-from hil.faults.plan import Fault
 from hil.sim.streams import Streams
 
 NS_PER_S: Final = 1_000_000_000
@@ -109,19 +108,21 @@ def node_config(scenario: Scenario, index: int, ltp_margin_s: float = LTP_MARGIN
 
 
 def wire_ceilings(scenario: Scenario, bauds: Mapping[str, int], time_scale: float) -> dict[int, float]:
-    """Node -> what its UART carries of each of its links [bit/s]: all of them share the line.
+    """Node -> what its UART carries of each of its links [bit per mission second]: all of them share the line.
+
+    The bench paces an emulated UART at its rate in mission time; a real one keeps its rate on the machine's clock.
 
     Args:
         scenario: of the run.
         bauds: node -> rate of the UART of a real board [bit/s].
-        time_scale: mission seconds in a second of the machine, which an emulated UART cannot follow for ever.
+        time_scale: mission seconds in a second of the machine, in which a line carries what it carries.
     """
     ceilings = {}
     for index, spec in enumerate(scenario.nodes):
         if spec.kind == "emulated":
             bytes_s = min(scenario.emulation.baud / BITS_PER_BYTE, EMULATED_BYTES_S / time_scale)
         elif spec.name in bauds:
-            bytes_s = bauds[spec.name] / BITS_PER_BYTE
+            bytes_s = bauds[spec.name] / BITS_PER_BYTE / time_scale
         else:
             continue
         ceilings[FIRST_NODE + index] = UART_SHARE * 8 * bytes_s / len(interfaces(scenario, index))
@@ -174,14 +175,14 @@ def fleet(scenario: Scenario, sky: Sky) -> list[FleetNode]:
 def arm_faults(
     injector: Injector,
     scenario: Scenario,
-    faults: Sequence[Fault],
+    absent: Container[str],
     sky: Sky,
     members: Sequence[Member],
     workload: Workload | None,
     until_ns: int,
 ) -> None:
-    """Set the timers of the faults and of the upsets that radiation makes along each orbit."""
-    injector.arm(faults)
+    """Set the timers of the faults and of the upsets that radiation makes along each orbit; none of absent nodes."""
+    injector.arm(scenario.faults, absent)
     radiation = scenario.radiation
     if radiation is None or workload is None:
         return

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from hil.on_board.remote import AgentPeer
 
@@ -29,8 +29,16 @@ class Emulator(Protocol):
         """Power cut. No effect without power."""
         ...
 
+    def abandon(self) -> None:
+        """Power cut that does not wait for the loop. No effect without power."""
+        ...
+
     def close(self) -> None:
         """Give all back."""
+        ...
+
+    def keep_words(self, folder: Path) -> None:
+        """Copy what it has said into a folder."""
         ...
 
     def last_words(self) -> str:
@@ -45,12 +53,15 @@ class EmulatedBoard:
         emulator: its machine.
         files: settings of the run, by their names on the board.
         utc_ns: the clock of this machine, to which the board's is set [ns since 1970].
+        folder: of the node in the run folder, where its console is kept.
     """
 
-    def __init__(self, emulator: Emulator, files: Mapping[str, bytes], utc_ns: Callable[[], int]) -> None:
+    def __init__(self, emulator: Emulator, files: Mapping[str, bytes], utc_ns: Callable[[], int], folder: Path) -> None:
         self._emulator = emulator
         self._files = files
         self._utc_ns = utc_ns
+        self._folder = folder
+        self.can_switch: Final = True
         self._cut: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -73,9 +84,16 @@ class EmulatedBoard:
 
     async def close(self) -> None:
         """Kill its machine for good."""
-        await self._gone()
-        await self._emulator.kill()
-        self._emulator.close()
+        try:
+            await self._gone()
+            await self._emulator.kill()
+        finally:
+            self._emulator.keep_words(self._folder)
+            self._emulator.close()
+
+    def abandon(self) -> None:
+        """Kill its machine at once, if it runs still."""
+        self._emulator.abandon()
 
     def last_words(self) -> str:
         """The end of its console."""

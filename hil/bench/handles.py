@@ -15,10 +15,13 @@ from flightsw.compute import cloud_mask
 from flightsw.errors import ConfigError, SimulationError
 from flightsw.objects.digest import digest_of
 from flightsw.ports import ResetCause
+from hil.bench.board_node import BoardNode
+from hil.bench.member import Member
 from hil.bench.run import Bench
+from hil.bench.scenario import check_fault
 from hil.bench.stepped import SteppedRun
 from hil.bench.workload import KIND, asset
-from hil.faults.plan import Fault
+from hil.faults.plan import Fault, NodeReset
 
 NS_PER_S: Final = 1_000_000_000
 PERIOD_S: Final = 1.0
@@ -225,7 +228,14 @@ class Cluster:
         return Job(self, self.ask("submit", job))
 
     def strike(self, fault: Fault) -> None:
-        """Let a fault of a scenario strike now. Raises: ConfigError: its node cannot suffer it."""
+        """Let a fault of a scenario strike now. Raises: ConfigError: its node cannot suffer it, or is missing."""
+        check_fault(self.bench.scenario, fault, "strike")
+        if (name := getattr(fault, "node", None)) is not None:
+            member = self.bench.members.get(name)
+            if member is None:
+                raise ConfigError(f"strike: {name} is missing, expected a satellite that takes part")
+            if isinstance(fault, NodeReset):
+                _check_switch("strike", member)
         self._strikes_count += 1
         random = self.bench.streams.child("test").random(f"strikes/{self._strikes_count}")
         self._run.do(_call(lambda: self.bench.injector.strike(fault, random)))
@@ -239,12 +249,20 @@ class Cluster:
         member = self.bench.members.get(name)
         if member is None or not member.is_on:
             raise ConfigError(f"cut_power: {name} is off or missing, expected a satellite that runs")
+        _check_switch("cut_power", member)
 
         def cut() -> None:
             member.cut()
             member.boot_later(off_s, ResetCause.POWER_CYCLE)
 
         self._run.do(_call(cut))
+
+
+def _check_switch(what: str, member: Member) -> None:
+    if isinstance(member, BoardNode) and not member.board.can_switch:
+        raise ConfigError(
+            f"{what}: the bench cannot switch {member.config.name}, expected power = {{ kind = ... }} in the inventory"
+        )
 
 
 async def _call(function: Callable[[], object]) -> None:

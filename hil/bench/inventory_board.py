@@ -15,7 +15,7 @@ from flightsw.errors import ConfigError, FlatrackError
 from hil.bench.scenario import NodeSpec, Scenario
 from hil.channel.uart import SocketWire, port_line
 from hil.faults.plan import NodeReset
-from hil.inventory.boards import Board, Inventory, Uart, load
+from hil.inventory.boards import Board, Inventory, Manual, PowerSettings, Uart, load
 from hil.inventory.locks import held
 from hil.inventory.ports import find_uart
 from hil.inventory.power import Power, open_power
@@ -34,6 +34,11 @@ HEADER_UARTS: Final = {
 """Device of the header's UART at the board's end, as docs/boards has it set up."""
 
 
+def switches_itself(power: PowerSettings | None) -> bool:
+    """Whether a bench can switch a board during a run: nobody is asked to do it by hand, as mission time goes on."""
+    return power is not None and not isinstance(power, Manual)
+
+
 class InventoryBoard:
     """Implements `hil.bench.board_node.TableBoard`.
 
@@ -46,13 +51,18 @@ class InventoryBoard:
         self.name = name
         self._board = board
         self._power: Power | None = None
-        if board.power is not None:
+        if switches_itself(board.power):
             self._power = open_power(board.power, name)
         self._files: Mapping[str, bytes] = {}
         self._utc_ns: Callable[[], int] = lambda: 0
         self._resources = AsyncExitStack()
         self._remote: Remote | None = None
         self._switching: asyncio.Task[None] | None = None
+
+    @property
+    def can_switch(self) -> bool:
+        """Whether the bench has its power; what only a person can switch is none during a run."""
+        return self._power is not None
 
     async def missing(self) -> str:
         """Why it cannot take part; empty when it can. From then on nobody else may use it."""
@@ -67,6 +77,9 @@ class InventoryBoard:
         except FlatrackError as error:
             await self._resources.aclose()
             return str(error)
+        except BaseException:
+            await self._resources.aclose()
+            raise
         return ""
 
     def wire(self) -> SocketWire:
@@ -124,6 +137,9 @@ class InventoryBoard:
             pass  # it is off, or has gone: there is nothing to stop
         finally:
             await self._resources.aclose()
+
+    def abandon(self) -> None:
+        """Nothing: no part of it runs on this machine."""
 
     def last_words(self) -> str:
         """Nothing: its console is its own."""
@@ -184,7 +200,7 @@ def open_boards(scenario: Scenario) -> LabBoards | None:
         if isinstance(fault, NodeReset) and fault.node in specs:
             name = specs[fault.node].board or fault.node
             power = inventory.board(name).power
-            if power is None or power.__struct_config__.tag == "manual":
+            if not switches_itself(power):
                 raise ConfigError(
                     f"{scenario.name}: faults[{index}]: node_reset of {fault.node!r} needs to switch board {name}, "
                     f"expected power = {{ kind = ... }} that a bench can switch in {inventory.path}"

@@ -255,10 +255,15 @@ class Lab:
         try:
             ends = [node.program.stop() for node in self.nodes.values()]
             ends += [board.close() for board in self.boards.values()]
-            await asyncio.gather(*ends, *([] if self.ground is None else [self.ground.close()]))
+            ends += [] if self.ground is None else [self.ground.close()]
+            for result in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
         finally:
             for program in self._programs():
                 program.abandon()
+            for node in self.boards.values():
+                node.board.abandon()
             for wire in self._wires:
                 wire.close()
             await self._stack.aclose()

@@ -22,8 +22,8 @@ DATA_FOLDER: Final = "/var/lib/flatrack"
 EMULATED_UART: Final = "/dev/ttyAMA0"
 PROFILE_FILE: Final = "profile.toml"
 
-Machines = Callable[[str, Path], Emulator]
-"""Makes the machine of a node, by its name, with its files in a folder."""
+Machines = Callable[[str, Path, Callable[[int], None]], Emulator]
+"""Makes the machine of a node, by its name, with its files in a folder; told the exit code when the machine ends."""
 
 
 class Door(NamedTuple):
@@ -88,7 +88,7 @@ def emulated_node(
         folder: of its machine; its path must be short, since sockets lie in it.
         utc_ns: the clock of this machine [ns since 1970].
     """
-    emulator = machines(table.spec(index).name, folder)
+    emulator = machines(table.spec(index).name, folder, lambda code: node.lost(f"its machine ended with code {code}"))
     wire = SocketWire(
         table.spec(index).name,
         lambda: socket_line(emulator.uart_path),
@@ -96,7 +96,9 @@ def emulated_node(
         baud=table.scenario.emulation.baud,
     )
     files = settings_of(table, index, wire.url, "auto", DATA_FOLDER, door)
-    return member(table, index, EmulatedBoard(emulator, files, utc_ns), UartLabWire(wire), has_door=True)
+    board = EmulatedBoard(emulator, files, utc_ns, table.folder / table.spec(index).name)
+    node = member(table, index, board, UartLabWire(wire), has_door=True)
+    return node
 
 
 def inventory_node(

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from flightsw.compute import cloud_mask
 from flightsw.dictionary import flight_dictionary
+from flightsw.errors import ControlError, MessageError
 from flightsw.host.control import Method
 from flightsw.net.agent import BundleAgent
 from flightsw.net.agent_values import AgentLimits
@@ -15,15 +17,16 @@ from flightsw.net.ltp_values import LtpConfig
 from flightsw.ports import Clock, Disk, Link, Log
 from flightsw.wire.messages import JobReport
 from ground.control import UserPort
-from ground.fleet import FleetNode, Verify
+from ground.fleet import FleetNode
 from ground.ledger import JobRequest
+from ground.results import ResultJudge
 from ground.segment import GroundSegment
 from hil.bench import composition
 from hil.bench.accounts import Accounts
 from hil.bench.composition import GROUND_DISK_BYTES
 from hil.bench.scenario import Scenario
 from hil.bench.sky import Sky
-from hil.bench.workload import KIND
+from hil.bench.workload import Workload
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -37,7 +40,7 @@ def local_segment(
     clock: Clock,
     link: Link,
     disk: Disk,
-    verify: Verify,
+    workload: Workload | None,
     on_complete: Callable[[int, JobReport, bytes], None],
     record: Log,
     on_crash: Callable[[BaseException], None],
@@ -45,8 +48,16 @@ def local_segment(
     keys: KeyRing,
     ltp_margin_s: float,
 ) -> GroundSegment:
-    """The ground segment of a scenario; arguments as of `GroundSegment`, databases in a folder or in memory."""
-    return GroundSegment(
+    """The ground segment of a scenario; arguments as of `GroundSegment`, databases in a folder or in memory.
+
+    Masks of the workload must have the shape of its tiles.
+    """
+
+    def verify(request: JobRequest, report: JobReport, result: bytes, product: bytes | None) -> str | None:
+        judge = ResultJudge(lambda *_: mask_objection(workload, request, result), segment.store.get)
+        return judge.objection(request, report, result, product)
+
+    segment = GroundSegment(
         clock=clock,
         link=link,
         disk=disk,
@@ -65,6 +76,18 @@ def local_segment(
         keys=keys,
         limits=AgentLimits(ltp=LtpConfig(margin_ns=round(ltp_margin_s * NS_PER_S))),
     )
+    return segment
+
+
+def mask_objection(workload: Workload | None, request: JobRequest, result: bytes) -> str | None:
+    """Why a result cannot be the mask of a job, or None: of one of the workload's, or of an operator's."""
+    if workload is not None and any(item.digest == request.data for item in workload.items):
+        return workload.objection(result)
+    try:
+        cloud_mask.decode_mask(result)
+    except MessageError as error:
+        return str(error)
+    return None
 
 
 class LocalGround:
@@ -80,7 +103,7 @@ class LocalGround:
 
     def __init__(self, segment: GroundSegment, clock: Clock, fleet: tuple[FleetNode, ...]) -> None:
         self.segment = segment
-        handlers = UserPort(segment, clock, fleet, (KIND,)).handlers()
+        handlers = UserPort(segment, clock, fleet, ResultJudge.kinds).handlers()
         self._methods = {name: Method(name, handler) for name, handler in handlers.items()}
 
     @property
@@ -98,6 +121,8 @@ class LocalGround:
 
     async def ask(self, method: str, *params: Any) -> Any:
         """Ask it as over a control socket. Raises: FlatrackError."""
+        if method not in self._methods:
+            raise ControlError(f"{method}: no such method, expected one of {', '.join(sorted(self._methods))}")
         answer = self._methods[method](list(params))
         return await answer if inspect.isawaitable(answer) else answer
 

@@ -18,7 +18,6 @@ from boards.simulated.board import SimulatedBoard
 from boards.simulated.clock import LoopClock
 from flightsw.compute import cloud_mask
 from flightsw.compute.inference import InferenceCache
-from flightsw.errors import MessageError
 from flightsw.host.loop import PacedLoop
 from flightsw.link.memory import MemoryLink
 from flightsw.link.tasks import end_tasks
@@ -27,7 +26,6 @@ from flightsw.net.keys import KEY_BYTES, derived_rings
 from flightsw.ports import Frame, Log, ResetCause
 from flightsw.wire.messages import JobReport
 from ground.fleet import FleetNode
-from ground.ledger import JobRequest
 from ground.segment import GroundSegment
 from hil.bench import composition
 from hil.bench import sky as sky_of
@@ -398,7 +396,7 @@ class Bench:
             clock=clock,
             link=link,
             disk=SimulatedDisk(GROUND_DISK_BYTES, self.streams.random("ground/disk")),
-            verify=self._objection,
+            workload=self.workload,
             on_complete=self._completed,
             record=self._log_for("ground"),
             on_crash=lambda error: self._crashed("ground", error),
@@ -416,8 +414,7 @@ class Bench:
         self.trace.subscribe(self.injector.observe)
         members = list(self.members.values())
         absent = {} if self._lab is None else self._lab.absent
-        faults = tuple(fault for fault in self.scenario.faults if getattr(fault, "node", None) not in absent)
-        composition.arm_faults(self.injector, self.scenario, faults, self.sky, members, self.workload, self.until_ns)
+        composition.arm_faults(self.injector, self.scenario, absent, self.sky, members, self.workload, self.until_ns)
         self._audit.absent = absent
 
     # -- work
@@ -436,15 +433,6 @@ class Bench:
     def _submit_one(self, item: Item, workload: Workload) -> None:
         self.ground.put_object(item.data)
         self.ground.submit(workload.request(item), lambda job: self._audit.items.update({job: item}))
-
-    def _objection(self, request: JobRequest, report: JobReport, result: bytes, product: bytes | None) -> str | None:
-        if self.workload is not None:
-            return self.workload.objection(result)
-        try:
-            cloud_mask.decode_mask(result)  # of a job that an operator has submitted
-        except MessageError as error:
-            return str(error)
-        return None
 
     def _completed(self, job: int, report: JobReport, result: bytes) -> None:
         self._audit.results[job] = JobResult(report, result, self.loop.now_ns)
@@ -496,5 +484,6 @@ class Bench:
         """Scene, truth and masks that came down, for the picture."""
         assert self.workload is not None, "a mosaic needs a workload"
         items = self._audit.items
-        masks = {job: (items[job], cloud_mask.decode_mask(done.result)) for job, done in self._audit.results.items()}
+        results = {job: done.result for job, done in self._audit.results.items() if job in items}
+        masks = {job: (items[job], cloud_mask.decode_mask(result)) for job, result in results.items()}
         return mosaic_rows(self.workload, masks)

@@ -290,28 +290,34 @@ def check(scenario: Scenario, where: str) -> None:
             parse_address(scenario.boards.bench)
         except ConfigError as error:
             raise ConfigError(f"{where}: boards.bench: {error}") from None
-    kinds = {node.name: node.kind for node in scenario.nodes}
-    links = set(link_names(scenario))
     for index, fault in enumerate(scenario.faults):
-        node, link = getattr(fault, "node", None), getattr(fault, "link", None)
-        if node is not None and node not in nodes:
-            raise ConfigError(f"{where}: faults[{index}].node: {node!r} is not in the fleet")
-        if node is not None and (why := objection(kinds[node], fault)):
-            raise ConfigError(f"{where}: faults[{index}].node: {node!r} {why}")
-        if node is not None and kinds[node] == "board" and needs_door(fault) and not scenario.boards.bench:
-            raise ConfigError(
-                f"{where}: faults[{index}].node: {node!r} is a board that the bench has no door to, expected "
-                "boards.bench = 'tcp://host:port'"
-            )
-        if link is not None and link not in links:
-            raise ConfigError(
-                f"{where}: faults[{index}].link: {link!r} is no link of this fleet; links are named like "
-                f"{sorted(links)[0]!r}"
-            )
+        check_fault(scenario, fault, f"{where}: faults[{index}]")
         if fault.at_s >= scenario.duration_s:
             raise ConfigError(
                 f"{where}: faults[{index}].at_s: {fault.at_s} is past the run's end, expected < {scenario.duration_s}"
             )
+
+
+def check_fault(scenario: Scenario, fault: Fault, where: str) -> None:
+    """Check that what a fault strikes is there and can suffer it.
+
+    Raises:
+        ConfigError: names where, field, value and expectation.
+    """
+    kinds = {node.name: node.kind for node in scenario.nodes}
+    node, link = getattr(fault, "node", None), getattr(fault, "link", None)
+    if node is not None and node not in kinds:
+        raise ConfigError(f"{where}.node: {node!r} is not in the fleet")
+    if node is not None and (why := objection(kinds[node], fault)):
+        raise ConfigError(f"{where}.node: {node!r} {why}")
+    if node is not None and kinds[node] == "board" and needs_door(fault) and not scenario.boards.bench:
+        raise ConfigError(
+            f"{where}.node: {node!r} is a board that the bench has no door to, expected boards.bench = "
+            "'tcp://host:port'"
+        )
+    links = link_names(scenario)
+    if link is not None and link not in links:
+        raise ConfigError(f"{where}.link: {link!r} is no link of this fleet; links are named like {sorted(links)[0]!r}")
 
 
 def _check_node(node: NodeSpec, where: str) -> None:

@@ -7,7 +7,7 @@ waits until the next.
 import asyncio
 import traceback
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from flightsw.errors import SimulationError
 from hil.bench.judge import Outcome
@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 
 class SteppedRun:
-    """A bench in steps. Call `start`, then `do` as often as wanted, then `end`.
+    """A bench in steps. Call `start`, then `do` as often as wanted, then `end`; as a context manager it starts, and
+    ends whatever happens: no program and no machine outlives a test that fails.
 
     Args:
         bench: made with `operator=` of nobody; it belongs to this run from now on.
@@ -29,7 +30,18 @@ class SteppedRun:
         self._ready = asyncio.Event()
         self._over = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
+        self._is_ended = False
         bench.operator = self._stay
+
+    def __enter__(self) -> Self:
+        """Start it. Raises: what made that impossible."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, if nobody has."""
+        if not self._is_ended:
+            self.end()
 
     def start(self) -> None:
         """Compose the fleet and let the mission begin. Raises: what made that impossible."""
@@ -53,17 +65,19 @@ class SteppedRun:
 
     def end(self) -> Outcome:
         """End it, however far it has come, and judge it."""
-        crash = ""
+        assert self._main is not None, "start makes it"
+        self._is_ended = True
         try:
-            if self._main is not None and not self._main.done():
+            if not self._main.done():
                 self._over.set()
                 with self.bench.fence():
                     self._runner.run(self._ended(self._main))
-            if self._main is not None and (error := self._main.exception()) is not None:
-                crash = "".join(traceback.format_exception(error))
         finally:
             self._runner.close()
-        return self.bench.conclude(crash=crash)
+        if self._main.cancelled():  # by SIGTERM
+            return self.bench.conclude(interrupted=True)
+        error = self._main.exception()
+        return self.bench.conclude(crash="" if error is None else "".join(traceback.format_exception(error)))
 
     async def _watched(self, coroutine: Coroutine[Any, Any, T]) -> T:
         assert self._main is not None, "start makes it"

@@ -1,22 +1,19 @@
 """What a run needs and what takes longer than it may wait: the image of emulated boards, the inventory of real ones."""
 
 import asyncio
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from hil.bench import composition
 from hil.bench.inventory_board import LabBoards, open_boards
 from hil.bench.lab_boards import Machines
 from hil.bench.pace import Pace
 from hil.bench.scenario import Scenario
+from hil.emulation.command_line import RAM_MIB
 from hil.emulation.disk import Overlay
-from hil.emulation.image import ImageFiles, build
-from hil.emulation.machine import RAM_MIB, Machine
+from hil.emulation.image import ImageFiles, build, cache_folder
+from hil.emulation.machine import Machine
 from hil.emulation.ready import ready_snapshot
-
-CACHE_VARIABLE: Final = "XDG_CACHE_HOME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +46,11 @@ def prepare_surroundings(scenario: Scenario) -> Surroundings:
     if not any(node.kind == "emulated" for node in scenario.nodes):
         return Surroundings(None, boards)
     emulation = scenario.emulation
-    files = build("qemu-virt", Path(emulation.image) if emulation.image else image_folder())
+    files = build("qemu-virt", Path(emulation.image) if emulation.image else cache_folder())
     ready = asyncio.run(ready_snapshot(files, ram_mib=emulation.ram_mib or RAM_MIB))
     return Surroundings(machines_of(files, ready), boards)
 
 
 def machines_of(files: ImageFiles, ready: Overlay) -> Machines:
     """What makes machines that are restored from a snapshot."""
-    return lambda name, folder: Machine(files, folder, name, origin=ready, ram_mib=ready.ram_mib)
-
-
-def image_folder() -> Path:
-    """Where images are kept that no scenario names a folder for: `flatrack/emulation` in the user's cache."""
-    cache = os.environ.get(CACHE_VARIABLE)
-    return (Path(cache) if cache else Path.home() / ".cache") / "flatrack" / "emulation"
+    return lambda name, folder, on_end: Machine(files, folder, name, origin=ready, ram_mib=ready.ram_mib, on_end=on_end)

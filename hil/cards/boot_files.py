@@ -5,10 +5,11 @@
 | 3, 4, Zero 2 W | `enable_uart=1`, `dtoverlay=disable-bt` | the PL011, /dev/ttyAMA0, which Bluetooth has otherwise |
 | 5 | `dtparam=uart0=on` | a PL011, /dev/ttyAMA0; the kernel's console is on the debug connector |
 
-All boards: `dtparam=watchdog=on`. In cmdline.txt the console on the UART goes, as a node and a login prompt cannot
-share a wire, and `cgroup_enable=memory` comes, as the firmware says `cgroup_disable=memory` before it and limits of
-memory would be ignored without a word (raspberrypi/linux#6980, pi-gen#917). The files keep all else; to change them
-again changes nothing.
+All boards: `dtparam=watchdog=on`. In cmdline.txt the console on that UART goes, as a node and a login prompt cannot
+share a wire: on a Raspberry Pi 5 that of `ttyAMA0` alone, as `serial0` is the debug connector there (ttyAMA10). And
+`cgroup_enable=memory` comes, as the firmware says `cgroup_disable=memory` before it and limits of memory would be
+ignored without a word (raspberrypi/linux#6980, pi-gen#917). The files keep all else; to change them again changes
+nothing.
 
 Sources: Raspberry Pi documentation, config.txt and "Configure UARTs"; documentation#3239 for the Raspberry Pi 5.
 Documented data only: no such board was at hand.
@@ -39,6 +40,8 @@ COMMAND_LINE_CHARACTERS_MAX: Final = 1023
 """Longest command line that we write: the arm64 kernel takes 2047, and the firmware puts its own part before it."""
 
 _SERIAL_CONSOLE: Final = re.compile(r"console=(serial\d|ttyAMA\d+|ttyS\d+)(,.*)?")
+_SERIAL_CONSOLE_5: Final = re.compile(r"console=ttyAMA0(,.*)?")
+"""The same of a Raspberry Pi 5."""
 
 
 def config_text(text: str, board: str) -> str:
@@ -58,12 +61,13 @@ def config_text(text: str, board: str) -> str:
     return "\n".join([*lines, *([""] if lines else []), *ours, ""])
 
 
-def command_line_text(text: str, instance: str) -> str:
-    """The text of cmdline.txt: no console on a UART, memory limits, and the name of the instance where one is there.
+def command_line_text(text: str, instance: str, board: str) -> str:
+    """The text of cmdline.txt: no console on the node's UART, memory limits, and the instance's name if one is there.
 
     Args:
         text: as it is; the firmware reads its first line.
         instance: name of this preparation.
+        board: one of `UART_LINES`.
 
     Raises:
         ConfigError: it names no root, or is too long.
@@ -71,7 +75,8 @@ def command_line_text(text: str, instance: str) -> str:
     first = text.strip().partition("\n")[0].strip()
     if not any(word.startswith("root=") for word in first.split()):
         raise ConfigError(f"{COMMAND_LINE}: no root= in {first[:60]!r}, expected the command line of a stock image")
-    words = [word for word in first.split() if not _SERIAL_CONSOLE.fullmatch(word) and word not in (MEMORY, NO_MEMORY)]
+    console = _SERIAL_CONSOLE_5 if board == "raspberry-pi-5" else _SERIAL_CONSOLE
+    words = [word for word in first.split() if not console.fullmatch(word) and word not in (MEMORY, NO_MEMORY)]
     words = [f"{INSTANCE}{instance}" if word.startswith(INSTANCE) else word for word in words]
     line = " ".join([*words, MEMORY])
     if len(line) > COMMAND_LINE_CHARACTERS_MAX:

@@ -16,6 +16,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hil.inventory import board_side
+
 USER_DATA: Final = "user-data"
 META_DATA: Final = "meta-data"
 NETWORK_CONFIG: Final = "network-config"
@@ -23,7 +25,7 @@ MOUNTED: Final = "/boot/firmware"
 """Where the board has its boot partition, since Debian 12."""
 FOLDER: Final = "flatrack"
 """What is ours on the boot partition."""
-SERVICE: Final = "flatrack-first-boot.service"
+SERVICE: Final = board_side.FIRST_BOOT_UNIT
 GROUPS: Final = ("dialout", "video", "gpio", "i2c", "sudo")
 """Of the user: serial ports, vcgencmd, pins, sensors; the first user of a stock image has them too."""
 

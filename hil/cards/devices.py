@@ -10,6 +10,7 @@ Everything is read from sysfs and procfs below a root, so that every reason can 
 | holds the running system | the device numbers below `/` and `/boot` |
 | read-only | `/sys/class/block/NAME/ro` |
 | too small | `/sys/class/block/NAME/size`, in sectors of 512 bytes |
+| another disk than before | `/sys/class/block/NAME/diskseq` (Linux 5.15), and all that is known of it |
 | not removable | `removable`, a way through USB, or the type of a card, in sysfs |
 
 Source: the kernel's Documentation/ABI/stable/sysfs-block and proc(5).
@@ -42,6 +43,8 @@ class Disk:
     size_bytes: int
     model: str
     serial: str
+    sequence: str
+    """The kernel's number of this disk, which no other has had since the start; none before Linux 5.15."""
     is_removable: bool
     is_read_only: bool
     is_whole: bool
@@ -96,6 +99,7 @@ def disk_of(device: Path, major: int, minor: int, root: Path = ROOT) -> Disk:
         size_bytes=int(_text(folder / "size") or 0) * SECTOR_BYTES,
         model=" ".join(filter(None, (_text(folder / "device" / name) for name in ("vendor", "model", "name")))),
         serial=_text(folder / "device/serial"),
+        sequence=_text(folder / "diskseq"),
         is_removable=_text(folder / "removable") == "1" or USB_WAY in below or _text(folder / "device/type") == SD_CARD,
         is_read_only=_text(folder / "ro") == "1",
         is_whole=not (folder / "partition").exists(),

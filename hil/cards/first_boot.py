@@ -20,6 +20,8 @@ from hil.inventory import board_side
 REQUEST = "request.json"
 WHEELS = "wheels"
 FILES = "files"
+WATCHDOG_TEXT = "# written by a prepared card\n[Manager]\nRuntimeWatchdogSec=10\n"
+"""systemd strokes the machine's watchdog: that of a Raspberry Pi takes 15 s at most. Source: systemd-system.conf(5)."""
 REPORT = "first-boot.txt"
 """What became of it, for who looks at the card in another machine."""
 
@@ -48,6 +50,9 @@ class Card(board_side.Board):
         if not self._release_holds(release) or not self._environment_holds(request["environment"]):
             self._bring(request)
         board_side.replace(self.program, self.source.encode(), 0o644)
+        self.watchdog.parent.mkdir(parents=True, exist_ok=True)
+        board_side.replace(self.watchdog, WATCHDOG_TEXT.encode(), 0o644)
+        self._systemctl("daemon-reexec", is_asked=True)  # else it is armed at the next start
         self._flip(release)
         self._systemctl("daemon-reload")
         self._systemctl("enable", board_side.UNIT)

@@ -55,6 +55,11 @@ class DeviceTarget:
             hint = " (as root, or as a user of the group disk)" if isinstance(error, PermissionError) else ""
             raise ConfigError(f"{device}: cannot be opened for writing: {error.strerror}{hint}") from None
 
+    def number(self) -> tuple[int, int]:
+        """Major and minor number of what was opened."""
+        found = os.fstat(self._descriptor).st_rdev
+        return os.major(found), os.minor(found)
+
     def write_at(self, offset_bytes: int, data: bytes) -> None:
         """Write. Raises: OSError."""
         rest = memoryview(data)

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, cast
@@ -25,17 +25,13 @@ IMAGE_BYTES_MAX: Final = 1 << 38
 MAGIC: Final = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"PK\x03\x04": "zip"}
 """First bytes. Sources: .xz format 1.2 §2.1.1.1, RFC 1952 §2.3.1, RFC 8878 §3.1.1, APPNOTE 6.3.10 §4.3.7."""
 
-Progress = Callable[[int], None]
-"""Told the bytes of the unpacked image so far."""
 
-
-def unpack(image: Path, target: Path, on_progress: Progress = lambda _: None) -> int:
+def unpack(image: Path, target: Path) -> int:
     """Write an image unpacked into a new file, durably; returns its size [bytes].
 
     Args:
         image: as it was downloaded.
         target: a name that is not there yet; removed again when something fails.
-        on_progress: told now and then.
 
     Raises:
         ConfigError: the image cannot be read, is cut off or packed otherwise; the target is there or cannot be written.
@@ -48,7 +44,7 @@ def unpack(image: Path, target: Path, on_progress: Progress = lambda _: None) ->
         raise ConfigError(f"{target}: cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file, _opened(image) as source:
-            size_bytes = _copy(image, source, file, target, on_progress)
+            size_bytes = _copy(image, source, file, target)
         if size_bytes == 0:
             raise ConfigError(f"{image}: is empty, expected the image of a disk")
     except BaseException:
@@ -66,7 +62,7 @@ def sha256_of(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _copy(image: Path, source: IO[bytes], file: IO[bytes], target: Path, on_progress: Progress) -> int:
+def _copy(image: Path, source: IO[bytes], file: IO[bytes], target: Path) -> int:
     size_bytes = 0
     while block := _block(image, source):
         size_bytes += len(block)
@@ -79,7 +75,6 @@ def _copy(image: Path, source: IO[bytes], file: IO[bytes], target: Path, on_prog
                 file.write(block)
         except OSError as error:
             raise ConfigError(f"{target}: cannot be written: {error.strerror}") from None
-        on_progress(size_bytes)
     try:
         file.truncate(size_bytes)
         file.flush()

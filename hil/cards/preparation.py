@@ -30,11 +30,11 @@ from hil.cards import cloud_config, first_boot
 from hil.cards.boot_files import COMMAND_LINE, CONFIG, command_line_text, config_text
 from hil.cards.cloud_config import FOLDER, META_DATA, NETWORK_CONFIG, SERVICE, SERVICE_TEXT, USER_DATA, Login
 from hil.cards.fat import FatVolume
-from hil.cards.images import Progress, unpack
+from hil.cards.images import unpack
 from hil.cards.partitions import Partition, boot_partition, partitions
 from hil.inventory import board_side
 from hil.inventory.releases import Release, release_of
-from hil.inventory.wheelhouse import Target, Wheel
+from hil.inventory.wheelhouse import PYTHON_MIN, Target, Wheel
 
 ARCHITECTURE: Final = "aarch64"
 GLIBC_MINORS: Final = {(3, 11): 36, (3, 12): 39, (3, 13): 41}
@@ -82,9 +82,7 @@ class Prepared:
     """Left on the boot partition."""
 
 
-def prepare(
-    image: Path, out: Path, node: Node, wheels: WheelSource, on_progress: Progress = lambda _: None
-) -> Prepared:
+def prepare(image: Path, out: Path, node: Node, wheels: WheelSource) -> Prepared:
     """Make a card's image for a node.
 
     Args:
@@ -92,7 +90,6 @@ def prepare(
         out: a name that is not there yet. The image comes to it when all is done.
         node: what for.
         wheels: finds the wheels for the image's machine.
-        on_progress: of unpacking.
 
     Raises:
         ConfigError: the image, the settings or the wheels cannot be used, or do not fit; nothing is left at `out`.
@@ -100,12 +97,15 @@ def prepare(
     if out.exists():
         raise ConfigError(f"{out}: is there already, expected a new file")
     part = out.with_name(out.name + PART_SUFFIX)
-    size_bytes = unpack(image, part, on_progress)
+    size_bytes = unpack(image, part)
     try:
         with part.open("r+b") as file:
             found = partitions(file, str(image), size_bytes)
             boot = boot_partition(found, str(image))
             version = node.python or python_of(part, found, boot)
+            if version < PYTHON_MIN:
+                wanted = ".".join(map(str, PYTHON_MIN))
+                raise ConfigError(f"{image}: Python {version[0]}.{version[1]}, expected {wanted} or newer")
             target = Target(ARCHITECTURE, version, GLIBC_MINORS.get(version, min(GLIBC_MINORS.values())))
             release = _release(node, wheels(target), version)
             volume = FatVolume(file, f"{image}: boot partition", boot.start_bytes, boot.size_bytes)
@@ -186,7 +186,7 @@ def _files(volume: FatVolume, node: Node, release: Release) -> Iterator[tuple[st
     """Name and content of every file that is written; what asks for a first boot comes last."""
     config = _text(volume, CONFIG)
     yield CONFIG, config_text(config, node.board).encode("latin-1")
-    yield COMMAND_LINE, command_line_text(_text(volume, COMMAND_LINE), node.instance).encode("latin-1")
+    yield COMMAND_LINE, command_line_text(_text(volume, COMMAND_LINE), node.instance, node.board).encode("latin-1")
     yield META_DATA, cloud_config.meta_data(node.name, node.instance).encode()
     yield NETWORK_CONFIG, node.network or cloud_config.network_config().encode()
     yield f"{FOLDER}/{SERVICE}", SERVICE_TEXT.encode()

@@ -131,12 +131,6 @@ class SocketWire:
         self._outbox.put((record, padding_of(frame)), len(record))
         self._stream.flush()
 
-    def forget(self) -> None:
-        """Drop and count what waits for the node: its power went off."""
-        self._outbox.clear()
-        if self._stream is not None:
-            self._stream.forget()
-
     def status(self) -> LinkStatus:
         """State and counts now; a copy."""
         past, stream = self._past, self._stream

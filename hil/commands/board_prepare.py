@@ -11,14 +11,15 @@ import click
 from flightsw.errors import ConfigError
 from hil.cards.boot_files import UART_LINES
 from hil.cards.cloud_config import Login
-from hil.cards.devices import check_target, look_at, size
+from hil.cards.devices import check_target, disk_of, look_at, size
 from hil.cards.flashing import flash, opened
 from hil.cards.images import sha256_of
 from hil.cards.jetson import NAMES, flash_text
 from hil.cards.preparation import Node, Prepared, WheelSource, prepare
+from hil.emulation.wheels import cache_folder
 from hil.inventory.boards import NAME
 from hil.inventory.releases import packed_settings
-from hil.inventory.wheelhouse import Target, Wheel, cache_folder, wheels_for, wheels_in
+from hil.inventory.wheelhouse import Target, Wheel, wheels_for, wheels_in
 
 PATH: Final = click.Path(path_type=Path)
 NETWORK_BYTES_MAX: Final = 65_536
@@ -99,7 +100,7 @@ def prepare_command(
         return
     assert device is not None, "checked above"
     check_target(look_at(device), 0, may_be_fixed=force_fixed)
-    folder = cache_folder().parent / "cards"
+    folder = cache_folder("cards")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         card = Path(temporary) / f"{name}.img"
@@ -129,6 +130,10 @@ def _flash(card: Path, device: Path, size_bytes: int, *, is_agreed: bool, may_be
     if not is_agreed:
         raise ConfigError(f"{device}: nothing was written, expected a yes, or --yes")
     with opened(device) as target:
+        found = disk_of(device, *target.number())  # while a person reads, a card may be changed for another
+        if found != disk:
+            raise ConfigError(f"{device}: is another disk than the one that was shown; nothing was written")
+        check_target(found, size_bytes, may_be_fixed=may_be_fixed)
         digest = flash(card, target, str(device), Steps())
     click.echo(f"{device}: written and read back, SHA-256 {digest}; take it out and boot the board")
 
@@ -145,7 +150,7 @@ def _say(prepared: Prepared, card: Path) -> None:
 
 def _wheels(wheelhouse: Path | None) -> WheelSource:
     if wheelhouse is None:
-        return lambda target: wheels_for(target, cache_folder())
+        return wheels_for
 
     def given(target: Target) -> list[Wheel]:
         return wheels_in(wheelhouse, target)

@@ -112,11 +112,9 @@ def reset_command(file: Path, name: str, by_power: bool) -> None:
 def logs_command(file: Path, name: str, follow: bool, count: int) -> None:
     """Print the last lines of the node's service on board NAME."""
     inventory = load(file)
-    if not follow:
-        click.echo(asyncio.run(_logs(inventory, name, count)))
-        return
-    remote = Remote(name, inventory.board(name))
-    sys.exit(subprocess.call(remote.interactive("journalctl", "-u", UNIT, "-n", str(count), "-f", "-o", "cat")))
+    if follow:
+        sys.exit(asyncio.run(_follow(inventory, name, count)))
+    click.echo(asyncio.run(_logs(inventory, name, count)))
 
 
 @board_group.command(name="shell")
@@ -176,7 +174,7 @@ async def _rows(inventory: Inventory) -> list[dict[str, Any]]:
 async def _row(inventory: Inventory, name: str) -> dict[str, Any]:
     """What is known of one board; what cannot be reached is said, not raised."""
     board = inventory.board(name)
-    row: dict[str, Any] = {"name": name, "kind": board.kind, "port": board.mqtt or "none", "ssh": "none"}
+    row: dict[str, Any] = {"name": name, "kind": board.kind, "port": "none", "ssh": "none"}
     if board.uart is not None:
         try:
             row["port"] = str(find_uart(board.uart))
@@ -207,6 +205,14 @@ async def _restart(inventory: Inventory, name: str) -> None:
 async def _logs(inventory: Inventory, name: str, count: int) -> str:
     async with Remote(name, inventory.board(name)) as remote:
         return await last_lines(remote, count)
+
+
+async def _follow(inventory: Inventory, name: str, count: int) -> int:
+    async with Remote(name, inventory.board(name)) as remote:
+        words = ("journalctl", "--unit", UNIT, "--lines", str(count), "--follow", "--output", "cat")
+        script = remote.as_root(words, await remote.probe())
+        process = await asyncio.create_subprocess_exec(*remote.interactive(script))
+        return await process.wait()
 
 
 async def _remove(inventory: Inventory, name: str, *, with_data: bool) -> None:

@@ -24,14 +24,14 @@ DISK: Final = "disk.img"
 KEPT: Final = {"image-*": 4, "base-*": 2, "site-*": 2}
 """How many of each the cache keeps: of the newest code, and of what runs meanwhile."""
 BUILD_TOOLS: Final = ("mmdebstrap", "mke2fs", "depmod", "systemd-sysusers", "ssh-keygen", "fdtput", "tar")
-SOURCES: Final = ("rootfs", "kernel_modules", "assembly")
+BASE_SOURCES: Final = ("rootfs", "kernel_modules")
+SITE_SOURCES: Final = ("rootfs", "assembly", "wheels")
 """Our modules whose text decides what the cached files are."""
 
 
 def cache_folder() -> Path:
     """Where images are kept unless somebody says otherwise: `$XDG_CACHE_HOME/flatrack/emulation`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "flatrack" / "emulation"
+    return wheels.cache_folder("emulation")
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ def build(target: Target, folder: Path, *, is_bench: bool = True, key: str = "")
     """
     made_of, own = recipe.load(), wheels.own_files()
     needed = wheels.requirements()
-    texts = [Path(__file__).with_name(f"{name}.py").read_text() for name in SOURCES]
-    base_digest = recipe.digest(recipe.RECIPE.read_text(), *texts)
-    site_digest = recipe.digest(made_of.python, *needed, *texts)
+    base_digest = recipe.digest(recipe.RECIPE.read_text(), *_texts(BASE_SOURCES))
+    site_digest = recipe.digest(made_of.python, *needed, *_texts(SITE_SOURCES))
     digest = recipe.digest(base_digest, site_digest, wheels.own_digest(own), str(is_bench), key)
     base, site = folder / f"base-{base_digest}", folder / f"site-{site_digest}"
     image = folder / f"image-{digest}"
@@ -102,6 +101,10 @@ def build(target: Target, folder: Path, *, is_bench: bool = True, key: str = "")
             assembly.make_disk(made_of, tars, own, disk, Path(work), is_bench=is_bench, key=key)
         _forget_old(folder)
     return files
+
+
+def _texts(names: tuple[str, ...]) -> list[str]:
+    return [Path(__file__).with_name(f"{name}.py").read_text() for name in names]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,11 +26,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from flightsw.errors import BoardError, ConfigError
+from flightsw.host.control import PATH_BYTES_MAX
 from flightsw.link.pacing import lab_s
 from flightsw.ports import Random
 from hil.emulation import gdb, qmp
-from hil.emulation.command_line import DISK, OVERLAY, RASPI3B_RAM_MIB, Wiring, arguments
-from hil.emulation.command_line import RAM_MIB as RAM_MIB
+from hil.emulation.command_line import DISK, OVERLAY, RAM_MIB, RASPI3B_RAM_MIB, Wiring, arguments
 from hil.emulation.disk import Overlay, copy_overlay, make_layer, make_overlay
 from hil.emulation.image import ImageFiles
 from hil.emulation.memory import GuestMemory
@@ -39,12 +40,10 @@ from hil.emulation.torn_writes import Torn, tear
 QEMU: Final = "qemu-system-aarch64"
 START_S_MAX: Final = 30.0
 """How long QEMU may take until it answers [s of the machine]: it reads a snapshot of some 200 MB, others do too."""
+CONSOLE_LOG: Final = "console.log"
+QEMU_LOG: Final = "qemu.log"
 LAST_WORDS_CHARACTERS: Final = 2_000
 """How much of a console a report takes: a stack of the kernel."""
-SOCKET_PATH_BYTES_MAX: Final = 107
-"""Source: unix(7), sun_path."""
-HOST: Final = "10.0.2.2"
-"""Where the guest finds the machine that QEMU runs on. Source: QEMU 7.2, user networking."""
 
 BlockOperation = Literal["read", "write", "flush"]
 
@@ -111,10 +110,8 @@ class Machine:
         self._filter = ""
         """Node between the guest and its disk: a fault, a recorder, or none."""
         longest = max(len(os.fsencode(path.absolute())) for path in (self.uart_path, self.agent_path))
-        if longest > SOCKET_PATH_BYTES_MAX:
-            raise ConfigError(
-                f"{folder}: sockets in it would have paths of {longest} bytes, at most {SOCKET_PATH_BYTES_MAX}"
-            )
+        if longest > PATH_BYTES_MAX:
+            raise ConfigError(f"{folder}: sockets in it would have paths of {longest} bytes, at most {PATH_BYTES_MAX}")
 
     # -- power
 
@@ -218,6 +215,12 @@ class Machine:
         """The end of its console and of what QEMU said, for reports."""
         words = self._error_path.read_text(errors="replace") if self._error_path.exists() else ""
         return (self.console()[-LAST_WORDS_CHARACTERS:] + words[-LAST_WORDS_CHARACTERS:]).strip() or "(no word)"
+
+    def keep_words(self, folder: Path) -> None:
+        """Copy all that it and QEMU have said into a folder: `console.log` and `qemu.log`."""
+        for path, name in ((self.console_path, CONSOLE_LOG), (self._error_path, QEMU_LOG)):
+            if path.exists():
+                shutil.copyfile(path, folder / name)
 
     # -- snapshots
 
@@ -326,23 +329,26 @@ class Machine:
 
     def _launch(self, origin: Overlay | None) -> None:
         """Start QEMU. The bench listens on its sockets before it, so that who connects never comes too early."""
-        listeners = [_listen(path) for path in (self.uart_path, self._qmp_path, self.agent_path)]
-        uart, control, agent = (listener.fileno() for listener in listeners)
-        wiring = Wiring(
-            disk=self.disk_path,
-            console=self.console_path,
-            memory_fd=self.memory.fd,
-            uart_fd=uart,
-            control_fd=control,
-            agent_fd=agent,
-            gdb=self.gdb_path if self._has_gdb else None,
-            ssh_port=self._ssh_port,
-            watchdog_resets=self._watchdog,
-        )
-        command = [find(QEMU), *arguments(self.files, wiring, self.ram_mib)]
-        if origin is not None:
-            command += ["-loadvm", origin.tag]
+        qemu = find(QEMU)
+        listeners: list[socket.socket] = []
         try:
+            for path in (self.uart_path, self._qmp_path, self.agent_path):
+                listeners.append(_listen(path))
+            uart, control, agent = (listener.fileno() for listener in listeners)
+            wiring = Wiring(
+                disk=self.disk_path,
+                console=self.console_path,
+                memory_fd=self.memory.fd,
+                uart_fd=uart,
+                control_fd=control,
+                agent_fd=agent,
+                gdb=self.gdb_path if self._has_gdb else None,
+                ssh_port=self._ssh_port,
+                watchdog_resets=self._watchdog,
+            )
+            command = [qemu, *arguments(self.files, wiring, self.ram_mib)]
+            if origin is not None:
+                command += ["-loadvm", origin.tag]
             with self._error_path.open("wb") as words:
                 self._process = subprocess.Popen(
                     command,

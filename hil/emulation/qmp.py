@@ -14,7 +14,6 @@ from flightsw.errors import BoardError
 
 LINE_BYTES_MAX: Final = 1 << 20
 """Longest message [bytes]: the description of a disk with its snapshots is some kilobytes."""
-GREETING: Final = "QMP"
 
 
 class Qmp:

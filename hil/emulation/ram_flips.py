@@ -90,7 +90,7 @@ class RamFlips:
 
     async def prepare(self) -> None:
         """Start the program, let it do the job once, and save the machine. Raises: BoardError, LinkError."""
-        self._reader, self._writer = await asyncio.open_unix_connection(str(self._machine.uart_path))
+        reader = await self._connect()
         agent = await AgentPeer.open(self._machine.agent_path)
         try:
             await agent.configure({TAG: b""})
@@ -98,7 +98,7 @@ class RamFlips:
             await agent.close()
         try:
             async with asyncio.timeout(lab_s(START_S_MAX)):
-                while READY.encode() not in await self._reader.readline():
+                while READY.encode() not in await reader.readline():
                     pass
                 self._reference = await self._ask()
         except TimeoutError:
@@ -129,6 +129,7 @@ class RamFlips:
         machine = self._machine
         await machine.freeze()  # so that it stands still when it is restored, and all trials begin at one instruction
         await machine.load(TAG)
+        await self._connect()  # what the trial before left on the line is its own
         for address, bit in flips:
             machine.memory.flip(address, bit)
         said = len(machine.console())
@@ -152,6 +153,11 @@ class RamFlips:
         """Let go of the UART."""
         if self._writer is not None:
             self._writer.close()
+
+    async def _connect(self) -> asyncio.StreamReader:
+        self.close()
+        self._reader, self._writer = await asyncio.open_unix_connection(str(self._machine.uart_path))
+        return self._reader
 
     async def _waited(self, asked: asyncio.Task[dict[str, object]]) -> bool:
         """Whether an answer came before the board must be said to hang."""

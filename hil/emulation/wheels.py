@@ -5,6 +5,7 @@ here, from the distribution that is installed on this machine and without its ex
 """
 
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -26,11 +27,18 @@ REPACKED: Final = ("cobs",)
 EXTRA: Final = "ai"
 """The extra whose requirements a board has too."""
 GLIBC_MINOR_MIN: Final = 17
-GLIBC_MINOR_MAX: Final = 36
-"""Versions 2.x of glibc that wheels for Debian 12 may ask for. Source: PEP 600; Debian 12 has 2.36."""
+"""Oldest glibc 2.x that wheels ask for under this name (PEP 600); manylinux2014 is its older name."""
+GLIBC_MINOR: Final = 36
+"""That of Debian 12."""
 STAMP: Final = (2026, 1, 1, 0, 0, 0)
 """Date of all files in our wheel: the same code gives the same bytes."""
 _OUTPUT_CHARACTERS: Final = 600
+
+
+def cache_folder(name: str) -> Path:
+    """Where things of this name are kept: `$XDG_CACHE_HOME/flatrack/<name>`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "flatrack" / name
 
 
 def requirements() -> list[str]:
@@ -101,18 +109,31 @@ def _write(folder: Path, name: str, files: dict[str, bytes]) -> Path:
     return path
 
 
+def pip_options(architecture: str, glibc_minor: int, python: str) -> list[str]:
+    """What makes pip take wheels for another machine, and nothing but wheels.
+
+    Args:
+        architecture: of the machine, as uname(1) has it.
+        glibc_minor: of its glibc 2.x.
+        python: its version: 3.11.
+    """
+    minors = range(glibc_minor, GLIBC_MINOR_MIN - 1, -1)
+    tags = [*(f"manylinux_2_{minor}" for minor in minors), "manylinux2014"]
+    platforms = [f"--platform={tag}_{architecture}" for tag in tags]
+    fixed = ["--quiet", "--disable-pip-version-check", "--implementation=cp", "--only-binary=:all:"]
+    return [*fixed, *platforms, f"--python-version={python}"]
+
+
 def install_dependencies(needed: list[str], to: Path, python: str) -> None:
     """Install wheels for arm64 into a folder, without running them.
 
     Raises:
         ConfigError: pip is missing, or finds no wheel.
     """
-    tags = [f"--platform=manylinux_2_{minor}_aarch64" for minor in range(GLIBC_MINOR_MAX, GLIBC_MINOR_MIN - 1, -1)]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    command += [*tags, "--platform=manylinux2014_aarch64", f"--python-version={python}", "--implementation=cp"]
+    command = [sys.executable, "-m", "pip", "install", *pip_options("aarch64", GLIBC_MINOR, python), "--no-compile"]
     with tempfile.TemporaryDirectory() as folder:
         repacked = map(str, write_repacked(Path(folder)))
-        command += ["--only-binary=:all:", f"--target={to}", *downloadable(needed), *repacked]
+        command += [f"--target={to}", *downloadable(needed), *repacked]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ConfigError(f"pip finds no arm64 wheels: {done.stderr.strip()[-_OUTPUT_CHARACTERS:]}")

@@ -28,12 +28,14 @@ import time
 import venv
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import cache_from_source
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 UNIT = "flatrack.service"
+FIRST_BOOT_UNIT = "flatrack-first-boot.service"
+"""The service of a prepared card."""
 ENVIRONMENT_MARK = "environment.json"
 RELEASE_MARK = "release.json"
 PIECE_BYTES = 1 << 20
@@ -41,6 +43,8 @@ SPARE_BYTES = 32 << 20
 """What a deployment leaves free on the disk [bytes]: the node's own storage and the journal need some."""
 UNPACKED = 2
 """How much larger an environment is than the files of its wheels: compiled code."""
+OLD = ".old"
+"""What a folder is called while another takes its place."""
 TOOL_S = 120.0
 """Longest wait for systemctl [s]: a stop of the node takes up to 30, a start of it up to 60."""
 
@@ -72,6 +76,8 @@ class Board:
         self.settings = prefix / "etc/flatrack"
         self.settings_before = prefix / "etc/flatrack.before"
         self.unit = prefix / "etc/systemd/system" / UNIT
+        self.unit_of_first_boot = self.unit.with_name(FIRST_BOOT_UNIT)
+        self.watchdog = prefix / "etc/systemd/system.conf.d/flatrack.conf"
         self.state = prefix / "var/lib/flatrack"
         self.lock = prefix / "run/flatrack-deploy.lock"
 
@@ -90,7 +96,6 @@ class Board:
             "is_active": active == "active",
             "has_environment": self._environment_holds(request["environment"]),
             "has_release": self._release_holds(request["release"]),
-            "releases": sorted(path.name for path in self.releases.glob("*") if (path / RELEASE_MARK).exists()),
         }
 
     def push(self, request: Result, payload: BinaryIO) -> Result:
@@ -120,9 +125,7 @@ class Board:
         """Make environment and release: `release`, `environment`, `wheels` (digests), `files`: `[name, mode, size]`,
         whose bytes follow, and `about`, kept with the release."""
         files = [(name, mode, payload.read(size_bytes)) for name, mode, size_bytes in request["files"]]
-        if any(
-            len(data) != size_bytes for (_, _, data), (_, _, size_bytes) in zip(files, request["files"], strict=True)
-        ):
+        if [len(data) for _, _, data in files] != [size_bytes for _, _, size_bytes in request["files"]]:
             raise Refused("the connection ended inside a file")
         is_new = not self._environment_holds(request["environment"])
         if is_new:
@@ -150,18 +153,22 @@ class Board:
         return {"before": trial["before"]}
 
     def confirm(self, request: Result) -> Result:
-        """Keep the release on trial, and forget older ones."""
+        """Keep the release on trial, and forget older ones; `listens`: else the launcher must say that it holds."""
         trial = read_json(self.trial)
         if trial is None or trial["after"] != request["release"] or self._current() != request["release"]:
             raise Refused("the release was left again before it was confirmed")
         if self._systemctl("is-active", UNIT, is_asked=True) != "active":
             raise Refused("the service does not run any longer")
+        if not request["listens"]:
+            status = self._systemctl("show", "--property=StatusText", "--value", UNIT, is_asked=True)
+            if not status.endswith("ended 0 times"):
+                raise Refused(f"the service says {status or 'nothing of its node'!r}, expected ... ended 0 times")
         self.trial.unlink()
         sync(self.home)
         self._prune({trial["after"], trial["before"]})
         return {}
 
-    def revert(self) -> Result:
+    def revert(self, _: Result) -> Result:
         """Leave a release that is on trial: back to what was before it, and restart the service."""
         trial = read_json(self.trial)
         if trial is None:
@@ -178,20 +185,26 @@ class Board:
     def remove(self, request: Result) -> Result:
         """Leave nothing: unit, releases, keys, and with `with_data` what the node has kept."""
         self._systemctl("disable", "--now", UNIT, is_asked=True)
-        self.unit.unlink(missing_ok=True)
-        self._systemctl("daemon-reload")
-        if self.settings.is_symlink():
-            self.settings.unlink()
-        shutil.rmtree(self.home, ignore_errors=True)
-        places = [self.home, self.unit]
+        self._systemctl("disable", FIRST_BOOT_UNIT, is_asked=True)
+        reload = "daemon-reexec" if self.watchdog.exists() else "daemon-reload"  # the one reads system.conf too
+        places = [self.unit, self.unit_of_first_boot, self.watchdog, self.settings, self.settings_before, self.home]
         if request["with_data"]:
-            shutil.rmtree(self.state, ignore_errors=True)
             places.append(self.state)
-        left = [path for path in places if path.exists()]
-        return {"left": [str(path) for path in left]}
+        for path in places:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        self._systemctl(reload)
+        return {"left": [str(path) for path in places if os.path.lexists(path)]}
 
     def settle(self) -> None:
-        """Before the service starts: a release whose trial was cut short by a restart of the board is left."""
+        """Before the service starts: what a cut has left without its folder is put back, and a release whose trial was
+        cut short by a restart of the board is left."""
+        for path in (*self.environments.glob(f"*{OLD}"), *self.releases.glob(f"*{OLD}")):
+            if not path.with_suffix("").exists():
+                path.rename(path.with_suffix(""))
+                sync(path.parent)
         trial = read_json(self.trial)
         if trial is not None and trial["boot_id"] != boot_id():
             self._go_back(trial)
@@ -202,7 +215,7 @@ class Board:
         with self.held(wait=True):
             trial = read_json(self.trial)
             if trial is not None and trial["token"] == token:
-                self.revert()
+                self.revert({})
 
     # -- parts
 
@@ -271,15 +284,12 @@ class Board:
     def _make_environment(self, digest: str, wheels: list[str]) -> None:
         folder, new = self.environments / digest, self.environments / f"{digest}.new"
         shutil.rmtree(new, ignore_errors=True)
-        unpacked_bytes = 0
-        for sha256 in wheels:
-            with zipfile.ZipFile(self.wheels / f"{sha256}.whl") as wheel:
-                unpacked_bytes += sum(entry.file_size for entry in wheel.infolist())
-        self._check_space(unpacked_bytes * UNPACKED)
-        venv.create(new, symlinks=True, with_pip=False)
         packages = new / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-        for sha256 in wheels:
-            with zipfile.ZipFile(self.wheels / f"{sha256}.whl") as wheel:
+        with ExitStack() as opened:
+            found = [opened.enter_context(zipfile.ZipFile(self.wheels / f"{sha256}.whl")) for sha256 in wheels]
+            self._check_space(UNPACKED * sum(entry.file_size for wheel in found for entry in wheel.infolist()))
+            venv.create(new, symlinks=True, with_pip=False)
+            for wheel in found:
                 unpack(wheel, packages, new)
         compiled = [sys.executable, "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
         bare = [str(path) for path in packages.rglob("*.py") if not Path(cache_from_source(str(path))).exists()]
@@ -287,15 +297,10 @@ class Board:
             # a package may have files of another Python's syntax: what is not compiled is not imported either
             command = [*compiled, "-s", str(new), "-p", str(folder), "-i", "-"]
             subprocess.run(command, input="\n".join(bare), text=True, capture_output=True, check=False)
-        files = sorted(
-            (str(path.relative_to(new)), path.stat().st_size) for path in packages.rglob("*") if path.is_file()
-        )
+        laid = [path for path in packages.rglob("*") if path.is_file()]
+        files = sorted((str(path.relative_to(new)), path.stat().st_size) for path in laid)
         (new / ENVIRONMENT_MARK).write_text(json.dumps(files))
-        os.sync()
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
-        sync(self.environments)
+        put_in_place(new, folder)
 
     def _release_holds(self, digest: str) -> bool:
         """Whether a release is there, with every file as it was sent."""
@@ -328,11 +333,7 @@ class Board:
             "files": [[name, mode, hashlib.sha256(data).hexdigest()] for name, mode, data in files],
         }
         replace(new / RELEASE_MARK, json.dumps(about, indent=1).encode(), 0o644)
-        os.sync()
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
-        sync(self.releases)
+        put_in_place(new, folder)
 
     def _prune(self, kept: set[str | None]) -> None:
         environments: set[str] = set()
@@ -354,19 +355,15 @@ class Board:
 
     def _check_space(self, needed_bytes: int) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        free_bytes = shutil.disk_usage(self.home).free
-        if free_bytes < needed_bytes + SPARE_BYTES:
-            raise Refused(
-                f"disk full: {free_bytes >> 20} MiB free below {self.home}, "
-                f"expected {(needed_bytes + SPARE_BYTES) >> 20} MiB"
-            )
+        free, wanted = shutil.disk_usage(self.home).free, needed_bytes + SPARE_BYTES
+        if free < wanted:
+            raise Refused(f"disk full: {free >> 20} MiB free below {self.home}, expected {wanted >> 20} MiB")
 
     def _systemctl(self, *arguments: str, is_asked: bool = False) -> str:
         """Run systemctl; its first line. A question has no wrong answer."""
+        command = ["systemctl", *arguments]
         try:
-            done = subprocess.run(
-                ["systemctl", *arguments], capture_output=True, text=True, timeout=TOOL_S, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_S, check=False)
         except FileNotFoundError:
             raise Refused("systemctl: not found, expected a board with systemd") from None
         except subprocess.TimeoutExpired:
@@ -410,6 +407,18 @@ def inside(folder: Path, name: str) -> Path:
     if name.startswith("/") or ".." in parts or not parts:
         raise Refused(f"{name}: no name of a file below {folder}")
     return folder / name
+
+
+def put_in_place(new: Path, folder: Path) -> None:
+    """Have a folder that is whole take the place of another, durably. A cut leaves one of them, or `settle` does."""
+    old = folder.with_name(folder.name + OLD)
+    os.sync()
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def replace(path: Path, data: bytes, mode: int) -> None:
@@ -457,21 +466,12 @@ def perform(board: Board, operation: str, request: Result) -> Result:
     """Do one operation; its result. Raises: Refused, OSError."""
     if operation == "look":
         return board.look(request)
+    with_payload = {"push": board.push, "install": board.install}
+    others = {"activate": board.activate, "confirm": board.confirm, "remove": board.remove, "revert": board.revert}
     with board.held(wait=operation == "revert"):  # the guard may just be at the same
-        match operation:
-            case "push":
-                return board.push(request, sys.stdin.buffer)
-            case "install":
-                return board.install(request, sys.stdin.buffer)
-            case "activate":
-                return board.activate(request)
-            case "confirm":
-                return board.confirm(request)
-            case "revert":
-                return board.revert()
-            case "remove":
-                return board.remove(request)
-    raise Refused(f"{operation}: no such operation")
+        if operation in with_payload:
+            return with_payload[operation](request, sys.stdin.buffer)
+        return others[operation](request)
 
 
 def main(arguments: list[str], source: str) -> None:

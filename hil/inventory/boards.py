@@ -132,8 +132,6 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     python: Text | None = None
     """Interpreter on the board, 3.11 or newer; else one is looked for."""
     uart: Uart | None = None
-    mqtt: Text | None = None
-    """Lab wire by MQTT instead of a UART: mqtt://host:port/prefix?client=sat-03."""
     power: PowerSettings | None = None
     settings: Text | None = None
     """Folder of node.toml and what it names; else a folder of the board's name."""
@@ -142,8 +140,6 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def __post_init__(self) -> None:
         if self.ssh is not None and (self.ssh.startswith("-") or re.search(r"\s", self.ssh)):
             raise ValueError(f"ssh is {self.ssh!r}, expected user@host or a host of ssh's configuration")
-        if self.uart is not None and self.mqtt is not None:
-            raise ValueError("uart and mqtt, expected one lab wire")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from hil.inventory.listening import GroundListener, Listener
 from hil.inventory.ports import find_uart
 from hil.inventory.releases import UNIT, Release, packed_settings, release_of
 from hil.inventory.remote import Remote
-from hil.inventory.wheelhouse import Wheel, cache_folder, wheels_for, wheels_in
+from hil.inventory.wheelhouse import Wheel, wheels_for, wheels_in
 
 WAIT_S: Final = 90.0
 """How long the first beacon may take [s]: a Raspberry Pi 3 needs 10 s to import, a beacon comes each ten."""
@@ -51,7 +51,7 @@ class Options:
     is_bench: bool = False
     """Whether the on-board fault agent may run there."""
     is_without_link: bool = False
-    """Whether it is enough that the service runs."""
+    """Whether it is enough that the service runs and its node has not ended."""
     wait_s: float = WAIT_S
     confirm_s: float = CONFIRM_S
 
@@ -107,7 +107,7 @@ class Deployment:
         if self._options.wheelhouse is not None:
             wheels = wheels_in(self._options.wheelhouse, probe.target)
         else:
-            wheels = wheels_for(probe.target, cache_folder())
+            wheels = wheels_for(probe.target)
         return release_of(
             self._name,
             self._board.kind,
@@ -154,11 +154,11 @@ class Deployment:
         try:
             if listener is None:
                 await asyncio.sleep(wait_s)
-                self._say(f"the service has run for {wait_s:g} s; nobody has listened to it")
+                self._say(f"waited for {wait_s:g} s; nobody has listened")
             else:
                 beacon = await listener.wait(wait_s)
                 self._say("heard by the ground" if beacon is None else f"heard: {_told(beacon)}")
-            await remote.ask("confirm", asked)
+            await remote.ask("confirm", asked | {"listens": listener is not None})
         except (LinkTimeout, BoardError) as error:
             logs = await last_lines(remote, LOG_LINES)
             back = await remote.ask("revert", {})

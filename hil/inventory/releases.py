@@ -87,7 +87,12 @@ DeviceAllow=char-pts rw
 DeviceAllow=/dev/vcio rw
 DeviceAllow=char-watchdog rw
 """
-"""The lines of a board without an accelerator. On a Jetson all devices stay: a GPU has dozens of them."""
+"""The lines of a board without an accelerator. On a Jetson all devices stay: a GPU has dozens."""
+_NVPMODEL: Final = """\
+# nvpmodel keeps the power mode there
+ReadWritePaths=-/var/lib/nvpmodel
+"""
+"""The lines of a Jetson."""
 _JETSON: Final = "jetson"
 
 FileEntry = tuple[int, bytes]
@@ -143,7 +148,7 @@ def unit_text(name: str, kind: str, python: str, prefix: Path = Path("/")) -> st
         home=below(prefix, HOME),
         settings=below(prefix, SETTINGS),
         state=below(prefix, STATE),
-        devices="" if kind.startswith(_JETSON) else _DEVICES,
+        devices=_NVPMODEL if kind.startswith(_JETSON) else _DEVICES,
     )
 
 

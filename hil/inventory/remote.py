@@ -84,6 +84,7 @@ class Remote:
         self._destination = board.ssh
         self._resources = AsyncExitStack()
         self._probe: Probe | None = None
+        self._control = "none"  # as ssh has it: without a session there is nothing to share
 
     async def __aenter__(self) -> "Remote":
         folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="flatrack-ssh-"))
@@ -100,9 +101,9 @@ class Remote:
         options = (*OPTIONS, f"ControlPath={self._control}", *self._board.ssh_options)
         return ["ssh", *(word for option in options for word in ("-o", option))]
 
-    def interactive(self, *words: str) -> list[str]:
-        """A command that a person has on the terminal."""
-        return [*self.command(), "-t", self._destination, *([shlex.join(words)] if words else [])]
+    def interactive(self, script: str = "") -> list[str]:
+        """What gives a person a shell of the board on this terminal, or what a command of that shell prints."""
+        return [*self.command(), "-t", self._destination, *([script] if script else [])]
 
     async def run(self, script: str, parts: Sequence[bytes | Path] = (), *, is_asked: bool = False) -> str:
         """Run a shell command on the board; its standard output.

@@ -5,7 +5,6 @@ answered without a network from then on, and with the same files.
 """
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -18,18 +17,18 @@ from typing import Final
 import msgspec
 
 from flightsw.errors import ConfigError
-from hil.emulation.wheels import downloadable, requirements, write_repacked, write_wheel
+from hil.emulation.wheels import cache_folder, downloadable, pip_options, requirements, write_repacked, write_wheel
 
 ARCHITECTURES: Final = ("aarch64", "x86_64")
 """Machines for which all that we depend on has wheels, as uname(1) calls them."""
 PYTHON_MIN: Final = (3, 11)
-GLIBC_MINOR_MIN: Final = 17
-"""Oldest glibc 2.x that wheels ask for under this name (PEP 600); manylinux2014 is its older name."""
+WHEELHOUSES: Final = "wheelhouses"
+"""What the folder of these answers is called, among all that is cached."""
 LOCK: Final = "lock.json"
 WORDS_CHARACTERS_MAX: Final = 600
 """How much of pip's words an error shows: its last lines name the wheel."""
 _WHEEL: Final = re.compile(
-    r"(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-[^-]+-(?P<platform>[^-]+)\.whl"
+    r"(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl"
 )
 """File names of wheels. Source: PEP 427."""
 
@@ -77,12 +76,6 @@ class Wheel:
         return self.path.stat().st_size
 
 
-def cache_folder() -> Path:
-    """Where wheels of boards are kept: `$XDG_CACHE_HOME/flatrack/wheelhouses`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "flatrack/wheelhouses"
-
-
 def wheels_in(folder: Path, target: Target) -> list[Wheel]:
     """The wheels of a wheelhouse that somebody made, and ours where it has none.
 
@@ -99,7 +92,7 @@ def wheels_in(folder: Path, target: Target) -> list[Wheel]:
         parts = _WHEEL.fullmatch(path.name)
         if parts is None:
             raise ConfigError(f"{path}: expected the name of a wheel")
-        if not _fits(parts["python"], parts["platform"], target):
+        if not _fits(parts, target):
             raise ConfigError(f"{path}: is for {parts['python']} on {parts['platform']}, expected one for {target}")
         name = re.sub("[-_.]+", "_", parts["name"]).lower()
         if name in names:
@@ -108,14 +101,14 @@ def wheels_in(folder: Path, target: Target) -> list[Wheel]:
     return [Wheel(path, _sha256(path)) for path in paths]
 
 
-def wheels_for(target: Target, cache: Path) -> list[Wheel]:
+def wheels_for(target: Target) -> list[Wheel]:
     """Our wheel, and what it depends on: from the cache, or else by pip.
 
     Raises:
         ConfigError: pip is missing, finds no wheels, or has no network.
     """
     asked = [str(target), *requirements()]
-    folder = cache / hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
+    folder = cache_folder(WHEELHOUSES) / hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
     kept = _kept(folder)
     if kept is None:
         _download(requirements(), target, folder)
@@ -129,7 +122,7 @@ def own_wheel() -> Path:
     """Our wheel, in a folder of its content: the same code gives the same file."""
     with tempfile.TemporaryDirectory() as temporary:
         made = write_wheel(Path(temporary))
-        folder = cache_folder().parent / "wheels" / _sha256(made)[:16]
+        folder = cache_folder("wheels") / _sha256(made)[:16]
         path = folder / made.name
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -138,13 +131,21 @@ def own_wheel() -> Path:
     return path
 
 
-def _fits(python: str, platform: str, target: Target) -> bool:
+def _fits(parts: re.Match[str], target: Target) -> bool:
     major, minor = target.python
-    pythons = {f"cp{major}{minor}", f"py{major}{minor}", f"py{major}"}
-    fits_python = not pythons.isdisjoint(python.split(".")) or any(
-        re.fullmatch(rf"cp{major}\d+", one) and int(one[3:]) <= minor for one in python.split(".")
-    )  # abi3 wheels name the oldest Python
-    return fits_python and (platform == "any" or platform.endswith(target.architecture))
+    pythons = parts["python"].split(".")
+    fits_python = not {f"cp{major}{minor}", f"py{major}{minor}", f"py{major}"}.isdisjoint(pythons)
+    if "abi3" in parts["abi"].split("."):  # these name the oldest Python
+        fits_python = any(re.fullmatch(rf"cp{major}\d+", one) and int(one[3:]) <= minor for one in pythons)
+    return fits_python and any(_fits_system(one, target) for one in parts["platform"].split("."))
+
+
+def _fits_system(platform: str, target: Target) -> bool:
+    """Whether a platform is one of the board's. Sources: PEP 425, and PEP 600 with the older names of manylinux."""
+    if found := re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform):
+        return found[2] == target.architecture and int(found[1]) <= target.glibc_minor
+    older = ("linux", "manylinux1", "manylinux2010", "manylinux2014")
+    return platform == "any" or platform in {f"{name}_{target.architecture}" for name in older}
 
 
 def _kept(folder: Path) -> list[Wheel] | None:
@@ -161,11 +162,9 @@ def _download(needed: list[str], target: Target, folder: Path) -> None:
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    minors = range(target.glibc_minor, GLIBC_MINOR_MIN - 1, -1)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={new}"]
-    command += [f"--platform=manylinux_2_{minor}_{target.architecture}" for minor in minors]
-    command += [f"--platform=manylinux2014_{target.architecture}", "--implementation=cp", "--only-binary=:all:"]
-    command += [f"--python-version={target.python[0]}.{target.python[1]}", *downloadable(needed)]
+    python = f"{target.python[0]}.{target.python[1]}"
+    options = pip_options(target.architecture, target.glibc_minor, python)
+    command = [sys.executable, "-m", "pip", "download", *options, f"--dest={new}", *downloadable(needed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         words = done.stderr.strip()[-WORDS_CHARACTERS_MAX:]

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from boards.support import trees
 from boards.support.boot_evidence import Verdict, judge
 from boards.support.boot_note import BootNote, load_note, note_of_start, store_note
+from boards.support.panics import RECORDS_MAX
 from boards.support.tools import ToolResult
 from flightsw.errors import StorageError
 from flightsw.ports import ResetCause
@@ -263,6 +264,30 @@ def test_a_damaged_note_never_keeps_a_node_from_starting(tmp_path: Path, content
     verdict = judge(tmp_path, note, words=words)
     assert verdict.cause is not ResetCause.POWER_ON
     assert "\n" not in verdict.detail
+
+
+NOTE = b'{"boot_id":"5e5c3a52-0d9b-4d7f","phase":"running","cause":"","panics":["0123456789abcdef"]}'
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(place=st.integers(0, len(NOTE) - 1), byte=st.integers(0, 255))
+@example(place=NOTE.index(b"5e5c"), byte=0xFF)
+def test_a_note_with_one_bad_byte_never_keeps_a_node_from_starting(tmp_path: Path, place: int, byte: int) -> None:
+    path = tmp_path / "boot.json"
+    path.write_bytes(NOTE[:place] + bytes([byte]) + NOTE[place + 1 :])
+    note = load_note(path)
+    assert note is not None
+    assert judge(tmp_path, note).cause is ResetCause.POWER_CYCLE
+
+
+def test_the_newest_records_are_looked_at_where_nobody_tidies(machine: Machine) -> None:
+    for number in range(RECORDS_MAX):
+        machine.write(f"/var/lib/systemd/pstore/{1700 + number}/001/dmesg.txt", PANIC.replace("12.1", f"{number}.1"))
+    machine.start()
+    machine.restart()
+    assert machine.cause() is ResetCause.POWER_CYCLE
+    machine.write("/var/lib/systemd/pstore/1900/001/dmesg.txt", PANIC.replace("12.1", "900.1"))
+    assert machine.cause() is ResetCause.KERNEL_PANIC
 
 
 def test_a_note_with_an_unknown_cause_says_nothing(machine: Machine) -> None:

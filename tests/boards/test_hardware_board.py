@@ -10,6 +10,8 @@ from boards import profiles
 from boards.hardware_board import FRESH_NS, HOLD_S, SMOOTHING_S, HardwareBoard, NodeHardware
 from boards.simulated.board import SimulatedBoard
 from boards.simulated.troubles import SensorTrouble
+from boards.support import trees
+from boards.support.hardware import open_hardware
 from boards.support.readings import BoardReading
 from flightsw.errors import BoardError, SensorError
 from flightsw.ports import Capability, ResetCause, Support
@@ -70,6 +72,18 @@ def test_a_measured_load_takes_the_place_of_the_profile_s_and_the_bus_s_own_is_a
     assert rig.after(1).load_w == BUS_W + IDLE_W + COMPUTE_W
     assert rig.after(1, input_w=5.25).load_w == BUS_W + 5.25
     assert rig.after(1).load_w == BUS_W + IDLE_W + COMPUTE_W, "a rail that no longer answers"
+
+
+def test_a_negative_current_at_the_input_is_a_trouble_and_no_load(tmp_path):
+    laid = trees.lay("jetson-orin-nano", tmp_path / "board")
+    rig = Rig()
+    sensors = open_hardware("auto", root=laid.root, monotonic_ns=rig.monotonic_ns, run=laid.run, read=laid.read)
+    board = HardwareBoard(NodeHardware(sensors, rig), rig.bus)
+    assert board.sensors().load_w == pytest.approx(BUS_W + 5.016 * 1.048)
+    (laid.root / "sys/class/hwmon/hwmon1/curr1_input").write_text("-8\n")
+    rig.now_ns += FRESH_NS
+    assert board.sensors().load_w == BUS_W + IDLE_W
+    assert sensors.read().troubles["input_power"] == "out of range: -0.040128, expected 0 to 2000"
 
 
 def test_the_battery_is_drained_by_what_was_measured():

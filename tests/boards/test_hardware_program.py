@@ -18,14 +18,15 @@ from boards.program import BoardSettings, NodeProgram, NodeSettings, main
 from boards.simulated.clock import LoopClock
 from boards.support import trees
 from boards.support.boot_note import load_note
-from boards.support.tools import ToolResult
+from boards.support.tools import PERIOD_NS, ToolResult
 from boards.worker.settings import WorkerSettings
 from flightsw.config import InterfaceConfig, NodeConfig
 from flightsw.dictionary import flight_dictionary
 from flightsw.dictionary.model import HOUSEKEEPING
-from flightsw.errors import ControlError
+from flightsw.errors import ControlError, StorageError
 from flightsw.host import control
 from flightsw.host.clock import HostClock
+from flightsw.host.files import FileDisk
 from flightsw.host.loop import PacedLoop
 from flightsw.host.program import Ending, Exit
 from flightsw.host.settings import BenchSettings, ClockSettings, LinkSettings, StorageSettings
@@ -420,8 +421,12 @@ class Machine:
 
     def __init__(self, exit_code=0, error=None):
         self.commands, self.exit_code, self.error = [], exit_code, error
+        self.asked = set()
 
     def __call__(self, arguments):
+        if arguments[0] != "systemctl":
+            self.asked.add(" ".join(arguments))
+            raise FileNotFoundError(2, "No such file or directory")
         self.commands.append(tuple(arguments))
         if self.error is not None:
             raise self.error
@@ -471,6 +476,102 @@ def test_a_board_that_cannot_start_itself_anew_starts_the_program(lab, capsys, t
     assert errors.startswith("boards: systemctl reboot: ")
     assert why in errors
     assert errors.endswith(": starts the program again instead\n")
+
+
+def test_a_program_asks_the_tools_of_its_board_and_no_others(lab):
+    tool = Machine()
+    cycled(lab, tool, "EXCEPTION")
+    assert "vcgencmd get_throttled" in tool.asked, "the sensors"
+    lab.boot_id("second")
+    again = Machine()
+    cycled(lab, again, "EXCEPTION")
+    assert "vcgencmd get_rsts" in again.asked, "why it starts"
+
+
+def test_tools_of_a_board_are_paced_by_the_machine_s_seconds_at_any_time_scale(lab):
+    now_ns, calls = [0], []
+
+    def tool(arguments):
+        calls.append(arguments)
+        return lab.laid.run(arguments)
+
+    sensors = open_sensors(lab.settings.board, lab.folder, LoopClock(lambda: now_ns[0], 0), tool, time_scale=SCALE)
+    sensors.read()
+    calls.clear()
+    now_ns[0] = round(PERIOD_NS * SCALE) - 100
+    sensors.read()
+    assert calls == []
+    now_ns[0] = round(PERIOD_NS * SCALE)
+    sensors.read()
+    assert len(calls) == 2
+
+
+# A disk that takes nothing
+
+
+def full_disk(lab):
+    """Let neither the state nor the note be replaced."""
+    for name in ("board.json.new", "board.json.note.new"):
+        (lab.folder / name).mkdir()
+
+
+def test_a_disk_that_takes_nothing_costs_a_real_board_its_traces_and_not_its_node(lab, capsys):
+    full_disk(lab)
+    tool = Machine()
+    lab.change("board", power_cycle="reboot")
+    assert cycled(lab, tool, "POWER_CYCLE") is Exit.RESET
+    assert tool.commands == [("systemctl", "reboot")]
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(": ")[2] for line in errors] == [
+        "the next start may not know why it happens",
+        "the battery's charge is not kept",
+        "the next start may not know why it happens",
+    ]
+
+
+def test_a_state_that_cannot_be_kept_ends_a_simulated_board_and_gives_back_what_it_had(lab):
+    full_disk(lab)
+    lab.change(worker=None, board=BoardSettings(kind="simulated", profile="raspberry-pi-5", world="world.json"))
+    with pytest.raises(StorageError, match=r"board\.json: cannot be written"):
+        cycled(lab, Machine(), "RESET_COMMAND")
+    FileDisk(lab.folder / "disk", 1 << 24).close()
+
+
+# The UART of the pin header
+
+
+def test_the_wire_may_be_the_board_s_header_whatever_its_device_is_called(lab):
+    async def scenario(ears):
+        device, mark, options = lab.settings.link.url.removeprefix("serial://").partition("?")
+        (lab.root / "dev").mkdir(exist_ok=True)
+        (lab.root / "dev/ttyAMA0").unlink(missing_ok=True)
+        (lab.root / "dev/ttyAMA0").symlink_to(device)
+        lab.change("link", url=f"serial://header{mark}{options}")
+        lab.write()
+        process = lab.start()
+        assert (await ears.beacon()).node == NODE
+        assert finish(process, signal.SIGTERM)[0] == 0
+
+    run(lab, scenario)
+
+
+def test_a_header_without_a_uart_is_one_line_that_says_why(lab, capsys):
+    lab.change("link", url="serial://header?baud=115200")
+    (lab.root / "sys/class/tty/ttyAMA0").unlink()
+    lab.write()
+    assert main(["--config", str(lab.config)]) == 2
+    assert capsys.readouterr().err == (
+        "boards: link.url = 'serial://header?baud=115200': no tty on rp1/serial@30000: it is off, or another driver "
+        "has it\n"
+    )
+
+
+def test_a_simulated_board_has_no_header(lab, capsys):
+    lab.change("link", url="serial://header")
+    lab.change(worker=None, board=BoardSettings(kind="simulated", profile="raspberry-pi-5", world="world.json"))
+    lab.write()
+    assert main(["--config", str(lab.config)]) == 2
+    assert capsys.readouterr().err.startswith("boards: link.url = 'serial://header': expected another device with ")
 
 
 # Waiting for the settings

@@ -159,6 +159,38 @@ def test_a_tool_that_failed_is_left_alone_for_a_while() -> None:
     assert paced.answer("v", "urgent") == "well"
 
 
+def test_a_question_that_fails_does_not_keep_the_others_from_being_asked() -> None:
+    script, clock = Script({"v a": TimeoutError("slow"), "v b": "b", "v c": "c"}), Clock()
+    paced = PacedTool(script, clock, [], [("v", "a"), ("v", "b"), ("v", "c")])
+    paced.refresh()
+    script.calls.clear()
+    for _ in range(RETRY_NS // PERIOD_NS):
+        clock.now_ns += PERIOD_NS
+        paced.refresh()
+    assert script.calls[:4] == ["v b", "v c", "v b", "v c"]
+    assert script.calls[-1] == "v a", "its time is over"
+    assert script.calls.count("v a") == 1
+
+
+def test_tools_are_paced_by_the_machine_s_time_and_not_the_mission_s(tmp_path: Path) -> None:
+    laid = trees.lay("raspberry-pi-5", tmp_path / "board")
+    mission, machine, calls = Clock(), Clock(), list[str]()
+
+    def run(arguments: Sequence[str]) -> ToolResult:
+        calls.append(" ".join(arguments))
+        return laid.run(arguments)
+
+    hardware = open_hardware("auto", root=laid.root, monotonic_ns=mission, tool_ns=machine, run=run)
+    hardware.read()
+    calls.clear()
+    mission.now_ns += 10 * PERIOD_NS
+    hardware.read()
+    assert calls == []
+    machine.now_ns += PERIOD_NS
+    assert hardware.read().sampled_ns == 10 * PERIOD_NS
+    assert len(calls) == 2
+
+
 # -- what a Raspberry Pi says of itself
 
 
@@ -264,11 +296,11 @@ def test_a_soc_is_as_hot_as_its_hottest_zone_and_the_board_around_it_does_not_co
     hardware = opened(tmp_path, "jetson-agx-orin", {}, Clock())
     zones = tmp_path / "jetson-agx-orin/sys/class/thermal"
     (zones / "thermal_zone9/temp").write_text("95000\n")  # tboard
-    assert hardware.soc_degc() == 52.968
+    assert hardware.read().soc_degc == 52.968
     for number in (0, 1, 2, 5, 8):  # cpu, gpu, cv0, soc0, tj
         degc = 80.0 + number
         (zones / f"thermal_zone{number}/temp").write_text(f"{degc * 1000:.0f}\n")
-        assert hardware.soc_degc() == hardware.read().soc_degc == degc
+        assert hardware.read().soc_degc == degc
 
 
 # -- storage
@@ -277,6 +309,39 @@ def test_a_soc_is_as_hot_as_its_hottest_zone_and_the_board_around_it_does_not_co
 def test_the_wear_of_an_emmc_is_that_of_its_worse_blocks(tmp_path: Path) -> None:
     storage = opened(tmp_path, "jetson-agx-orin", {}, Clock()).read().storage
     assert (storage.life_used_share, storage.spare_state) == (0.2, 1)
+
+
+@pytest.mark.parametrize(
+    ("life", "spare", "expected"),
+    [
+        ("0x00 0x00", "0x00", (None, None)),
+        ("0x00 0x03", "0x02", (0.3, 2)),
+        ("0x0b 0x01", "0x03", (1.1, 3)),
+    ],
+)
+def test_what_the_maker_of_an_emmc_has_not_defined_is_not_known_and_no_trouble(
+    tmp_path: Path, life: str, spare: str, expected: object
+) -> None:
+    hardware = opened(tmp_path, "jetson-agx-orin", {}, Clock())
+    before = hardware.read().troubles
+    device = tmp_path / "jetson-agx-orin/sys/block/mmcblk0/device"
+    (device / "life_time").write_text(f"{life}\n")
+    (device / "pre_eol_info").write_text(f"{spare}\n")
+    reading = hardware.read()
+    assert (reading.storage.life_used_share, reading.storage.spare_state) == expected
+    assert reading.troubles == before
+
+
+def test_errors_of_file_systems_are_counted_together_or_not_at_all(tmp_path: Path) -> None:
+    hardware = opened(tmp_path, "host", {}, Clock())
+    ext4 = tmp_path / "host/sys/fs/ext4"
+    (ext4 / "another").mkdir()
+    (ext4 / "another/errors_count").write_text("5\n")
+    assert hardware.read().storage_errors_count == 7
+    (ext4 / "another/errors_count").write_text("?\n")
+    reading = hardware.read()
+    assert reading.storage_errors_count is None, "two would be a fall, and seven after it a rise"
+    assert list(reading.troubles) == ["ext4 another errors"]
 
 
 @pytest.mark.parametrize(("point", "is_read_only"), [("/var/lib", True), ("/var/lib/flatrack/x", False), ("/", False)])
@@ -362,8 +427,35 @@ def test_a_jetson_without_nvpmodel_lists_its_modes_and_refuses_to_set_one(tmp_pa
     hardware = opened(tmp_path, "jetson-orin-nano", dict.fromkeys(commands, gone), Clock())
     assert hardware.power_modes() == ("15W", "7W")
     assert hardware.read().power_mode == ""
+    (line,) = [line for line in hardware.capabilities() if line.name == "power_modes"]
+    assert (line.support, line.detail) == (Support.DEGRADED, "the present mode cannot be read, of 15W, 7W")
     with pytest.raises(BoardError, match=r"'7W' was not set: nvpmodel is not installed"):
         hardware.set_power_mode("7W")
+
+
+# -- watchdogs
+
+
+@pytest.mark.parametrize(
+    ("state", "bootstatus", "support", "detail"),
+    [
+        ("active", "0", Support.PRESENT, ", fed"),
+        ("inactive", "0", Support.DEGRADED, ", not fed by anybody"),
+        ("active", "32", Support.PROVEN, ", fed; it caused the last reset"),
+        ("inactive", "32", Support.DEGRADED, ", not fed by anybody; it caused the last reset"),
+        ("?", "0", Support.PRESENT, " s"),
+    ],
+)
+def test_a_watchdog_that_nobody_feeds_is_no_watchdog(
+    tmp_path: Path, state: str, bootstatus: str, support: Support, detail: str
+) -> None:
+    hardware = opened(tmp_path, "raspberry-pi-5", {}, Clock())
+    folder = tmp_path / "raspberry-pi-5/sys/class/watchdog/watchdog0"
+    (folder / "state").write_text(f"{state}\n")
+    (folder / "bootstatus").write_text(f"{bootstatus}\n")
+    (line,) = [line for line in hardware.capabilities() if line.name == "watchdog"]
+    assert line.support is support
+    assert line.detail.endswith(detail)
 
 
 # -- UARTs
@@ -372,7 +464,8 @@ def test_a_jetson_without_nvpmodel_lists_its_modes_and_refuses_to_set_one(tmp_pa
 def test_a_uart_that_is_off_says_so(tmp_path: Path) -> None:
     hardware = opened(tmp_path, "raspberry-pi-5", {}, Clock())
     (tmp_path / "raspberry-pi-5/sys/class/tty/ttyAMA0").unlink()
-    assert hardware.uart() is None
+    with pytest.raises(SensorError, match=r"no tty on rp1/serial@30000"):
+        hardware.uart()
     (line,) = [line for line in hardware.capabilities() if line.name == "uart"]
     assert line.support is Support.ABSENT
     assert line.detail == "no tty on rp1/serial@30000: it is off, or another driver has it"

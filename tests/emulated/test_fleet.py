@@ -31,19 +31,19 @@ def fleet_of(count):
 def test_eight_boards_of_one_snapshot_answer_each_with_its_own_name_and_keys(image, ready, tmp_path):
     scenario = fleet_of(COUNT)
     surroundings = Surroundings(machines_of(image, ready))
-    run = SteppedRun(Bench(scenario, 7, folder=tmp_path, pace=real_time(scenario, 1.0), surroundings=surroundings))
-    run.start()  # which waits for the hello of each
-    fleet = Cluster(run)
-    numbers = set()
-    for board in fleet.satellites.values():
-        beacon = board.wait_for_beacon(within_s=120.0).beacon
-        assert beacon["name"] == board.name
-        assert beacon["boot_count"] == 1
-        numbers.add(beacon["node"])
-        # a command that a node executes was signed with the key of that node alone
-        assert board.command("NODE.NOOP", within_s=120.0).is_completed
-    assert len(numbers) == COUNT
-    outcome = run.end()
-    assert outcome.passed, (outcome.violations, outcome.crash)
+    bench = Bench(scenario, 7, folder=tmp_path, pace=real_time(scenario, 1.0), surroundings=surroundings)
+    with SteppedRun(bench) as run:  # which waits for the hello of each
+        fleet = Cluster(run)
+        numbers = set()
+        for board in fleet.satellites.values():
+            beacon = board.wait_for_beacon(within_s=120.0).beacon
+            assert beacon["name"] == board.name
+            assert beacon["boot_count"] == 1
+            numbers.add(beacon["node"])
+            # a command that a node executes was signed with the key of that node alone
+            assert board.command("NODE.NOOP", within_s=120.0).is_completed
+        assert len(numbers) == COUNT
+        outcome = run.end()
+        assert outcome.passed, (outcome.violations, outcome.crash)
     keys = {(tmp_path / "nodes" / name / "keys.toml").read_text() for name in fleet.satellites}
     assert len(keys) == COUNT

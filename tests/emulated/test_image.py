@@ -9,9 +9,8 @@ import pytest
 from flightsw.errors import BoardError, ConfigError, LinkError, LinkTimeout
 from hil.emulation.disk import Overlay
 from hil.emulation.image import build
-from hil.emulation.machine import Machine
 from hil.emulation.memory import PAGE_BYTES
-from hil.emulation.ready import TAG, wait_for_agent
+from hil.emulation.ready import wait_for_agent
 from hil.on_board.remote import AgentPeer
 
 pytestmark = pytest.mark.emulated
@@ -185,14 +184,6 @@ async def test_an_agent_that_does_not_answer_is_reported_with_the_console(machin
     await made.freeze()
     with pytest.raises(BoardError, match="no agent"):
         await wait_for_agent(made, timeout_s=0.5)
-
-
-async def test_what_is_restored_is_named(machine, ready):
-    made = machine(origin=ready)
-    assert isinstance(made, Machine)
-    await made.start()
-    await made.kill()
-    assert made.snapshot(TAG).path == made.disk_path
 
 
 async def test_a_torn_power_cut_loses_unflushed_sectors_and_nothing_flushed(board, board_folder):

@@ -45,26 +45,26 @@ def test_an_update_that_crashes_is_left_by_the_board_itself_and_the_ground_is_to
     manager = msgspec.structs.replace(scenario.manager, update_keys=(public_key_of(KEY).hex(),))
     scenario = msgspec.structs.replace(scenario, manager=manager)
     surroundings = Surroundings(machines_of(image, ready))
-    run = SteppedRun(Bench(scenario, 7, folder=tmp_path, pace=real_time(scenario, 2.0), surroundings=surroundings))
-    run.start()
-    fleet = Cluster(run)
-    board = fleet["sat-01"].wait_for_beacon(within_s=PATIENCE_S)
+    bench = Bench(scenario, 7, folder=tmp_path, pace=real_time(scenario, 2.0), surroundings=surroundings)
+    with SteppedRun(bench) as run:
+        fleet = Cluster(run)
+        board = fleet["sat-01"].wait_for_beacon(within_s=PATIENCE_S)
 
-    wheel = crashing_wheel()
-    digest = flight_dictionary().digest
-    manifest = Manifest("wheel", VERSION, digest_of(wheel), len(wheel), 1, "0.1.0", 1, False, digest)
-    fleet.ask("put_object", wheel)
-    fleet.ask("update_start", sign_manifest(manifest, KEY).encode(), [board.name], [1])
-    fleet.until(lambda: fleet.ask("update_status")["state"] != "RUNNING", PATIENCE_S, "the end of the campaign")
+        wheel = crashing_wheel()
+        digest = flight_dictionary().digest
+        manifest = Manifest("wheel", VERSION, digest_of(wheel), len(wheel), 1, "0.1.0", 1, False, digest)
+        fleet.ask("put_object", wheel)
+        fleet.ask("update_start", sign_manifest(manifest, KEY).encode(), [board.name], [1])
+        fleet.until(lambda: fleet.ask("update_status")["state"] != "RUNNING", PATIENCE_S, "the end of the campaign")
 
-    campaign = fleet.ask("update_status")
-    (row,) = campaign["nodes"]
-    assert (campaign["state"], row["state"]) == ("STOPPED", "FAILED"), row
-    told = board.wait_for_event("UPDATE.ROLLED_BACK", within_s=PATIENCE_S)
-    assert told == f"back to version {metadata.version('flatrack')}: 2 boots of slot A without a commit"
-    board.wait_for_beacon(boot_count=2, within_s=PATIENCE_S)
-    fleet.until(lambda: board.telemetry("UPDATE").get("UPDATE.state") == "ROLLED_BACK", PATIENCE_S, "its telemetry")
-    assert board.telemetry("UPDATE")["UPDATE.slot"] == "F"
-    assert board.command("NODE.NOOP", within_s=PATIENCE_S).is_completed
-    outcome = run.end()
+        campaign = fleet.ask("update_status")
+        (row,) = campaign["nodes"]
+        assert (campaign["state"], row["state"]) == ("STOPPED", "FAILED"), row
+        told = board.wait_for_event("UPDATE.ROLLED_BACK", within_s=PATIENCE_S)
+        assert told == f"back to version {metadata.version('flatrack')}: 2 boots of slot A without a commit"
+        board.wait_for_beacon(boot_count=2, within_s=PATIENCE_S)
+        fleet.until(lambda: board.telemetry("UPDATE").get("UPDATE.state") == "ROLLED_BACK", PATIENCE_S, "its telemetry")
+        assert board.telemetry("UPDATE")["UPDATE.slot"] == "F"
+        assert board.command("NODE.NOOP", within_s=PATIENCE_S).is_completed
+        outcome = run.end()
     assert outcome.passed, (outcome.violations, outcome.crash)

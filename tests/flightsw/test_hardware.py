@@ -226,6 +226,10 @@ def test_a_state_of_the_supply_is_told_when_it_begins_and_when_it_ends(field, be
     assert event.startswith(ends)
     rig.next(**{field: True})
     assert rig.next(**{field: None}) == [], "that it is over is not known"
+    assert rig.next(**{field: True}) == [], "it has been told"
+    rig.next(**{field: None})
+    [event] = rig.next(**{field: False})
+    assert event.startswith(ends)
 
 
 def test_counted_errors_are_told_when_they_rise_and_not_for_what_was_there_at_the_start():
@@ -235,6 +239,11 @@ def test_counted_errors_are_told_when_they_rise_and_not_for_what_was_there_at_th
     assert rig.next(ecc_uncorrected_count=1) == ["MEMORY_ERRORS 9 corrected, 1 uncorrected"]
     assert rig.next(storage_errors_count=5) == ["STORAGE_ERRORS 5"]
     assert rig.next(storage_errors_count=0, ecc_corrected_count=None) == []
+    assert rig.next(storage_errors_count=None, ecc_corrected_count=10) == ["MEMORY_ERRORS 10 corrected, 1 uncorrected"]
+    assert rig.next(storage_errors_count=2, ecc_corrected_count=None, ecc_uncorrected_count=2) == [
+        "MEMORY_ERRORS 10 corrected, 2 uncorrected",
+        "STORAGE_ERRORS 2",
+    ]
 
 
 def test_a_text_of_the_board_never_breaks_an_event_or_a_channel():
@@ -258,6 +267,13 @@ def test_a_power_mode_is_set_and_its_change_is_told():
     assert rig.part.handlers()["SET_POWER_MODE"](("powersave",)) == OK
     rig.part.cycle(1)  # at once, not at the end of the period
     assert rig.taken() == ["POWER_MODE ondemand to powersave"]
+
+
+def test_a_power_mode_that_was_not_known_for_once_is_compared_with_the_one_before():
+    rig = Rig()
+    rig.boot()
+    assert rig.next(power_mode="") == []
+    assert rig.next(power_mode="powersave") == ["POWER_MODE ondemand to powersave"]
 
 
 def test_a_power_mode_that_is_not_there_is_refused_with_those_that_are():

@@ -90,6 +90,57 @@ def test_a_board_in_use_is_refused(flatrack):
     assert (code, out) == (2, f"flatrack: board a: in use by a run (process {os.getpid()}), expected a free one\n")
 
 
+SSH = """#!/bin/sh
+# stands in for ssh: notes what it is asked; the last argument is the command of the board, which is this machine
+for command; do :; done
+case "$*" in *"-O exit"*) exit 0;; esac
+echo "$*" >> "$CALLS"
+case "$*" in *" -t here") exit 7;; esac
+exec sh -c "$command"
+"""
+
+
+@pytest.fixture
+def calls(flatrack, tmp_path, monkeypatch):
+    """An inventory with board a behind a stand-in for ssh; gives the file of what is asked of ssh, sudo, journalctl."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "ssh").write_text(SSH)
+    (tools / "sudo").write_text('#!/bin/sh\necho "sudo $*" >> "$CALLS"\nshift 2\nexec "$@"\n')
+    (tools / "journalctl").write_text('#!/bin/sh\necho "journalctl $*" >> "$CALLS"\nexit 3\n')
+    (tools / "id").write_text('#!/bin/sh\necho "${UID_THERE:-0}"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    flatrack.file.write_text('[boards.a]\nkind = "host"\nssh = "here"\n')
+    return tmp_path / "calls"
+
+
+def test_a_shell_is_that_of_ssh_with_its_exit_code(flatrack, calls):
+    assert flatrack("shell", "a") == (7, "")
+    (call,) = calls.read_text().splitlines()
+    assert "-o ControlPath=none " in call
+    assert call.endswith(" -t here")
+
+
+@pytest.mark.parametrize(("user", "by_sudo"), [("0", False), ("1000", True)])
+def test_logs_that_are_followed_are_read_as_root(flatrack, calls, monkeypatch, user, by_sudo):
+    monkeypatch.setenv("UID_THERE", user)
+    code, _ = flatrack("logs", "a", "-f", "-n", "9")
+    journal = "journalctl --unit flatrack.service --lines 9 --follow --output cat"
+    assert code == 3, "that of journalctl"
+    assert calls.read_text().splitlines()[-1] == journal
+    assert (f"sudo -n -- {journal}" in calls.read_text().splitlines()) == by_sudo
+
+
+@pytest.mark.parametrize("more", [("--wait", "30"), ("--control", "ground.sock")])
+def test_without_a_link_there_is_nothing_to_wait_for(flatrack, more):
+    code, out = flatrack("deploy", "a", "--without-link", *more, inventory='[boards.a]\nkind = "host"\n')
+    assert (code, out.count("\n")) == (2, 1)
+    assert "--without-link: nobody listens, expected neither --control nor --wait beside it" in out
+
+
 def test_a_removal_is_asked_for(flatrack):
     inventory = '[boards.a]\nkind = "host"\nssh = "127.0.0.1"\nssh_options = ["Port=1", "BatchMode=yes"]\n'
     code, out = flatrack("remove", "a", inventory=inventory, stdin="n\n")

@@ -36,7 +36,7 @@ NAME = "sat-01"
 SYSTEMCTL = """\
 #!{python}
 # stands in for systemd: it really starts and stops what the unit says
-import os, shlex, signal, subprocess, sys, time
+import os, shlex, signal, socket, subprocess, sys, time
 from pathlib import Path
 prefix = Path(os.environ["FLATRACK_PREFIX"])
 unit, pid_file, journal = prefix / "etc/systemd/system/flatrack.service", prefix / "service.pid", prefix / "journal"
@@ -60,6 +60,8 @@ def value(name):
 if verb == "is-active":
     print("active" if alive() else "inactive")
     sys.exit(0 if alive() else 3)
+if verb == "show":
+    print((prefix / "status").read_text())
 if verb == "stop" or (verb == "disable" and "--now" in sys.argv):
     stop()
 if verb == "restart":
@@ -70,10 +72,28 @@ if verb == "restart":
         for command in value("ExecStartPre"):
             subprocess.run(shlex.split(command.lstrip("-+")), stdout=out, stderr=out)
         (folder := Path(value("WorkingDirectory")[0])).mkdir(parents=True, exist_ok=True)
+        words = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        words.bind(path := "\\0" + str(prefix) + "/" + str(os.getpid()))
+        (prefix / "status").write_text("")
         program = subprocess.Popen(shlex.split(value("ExecStart")[0]), stdin=subprocess.DEVNULL, stdout=out,
-                                   stderr=out, cwd=folder, start_new_session=True)
+                                   stderr=out, cwd=folder, start_new_session=True,
+                                   env=os.environ | {{"NOTIFY_SOCKET": "@" + path[1:]}})
+        subprocess.Popen([sys.executable, "-S", "-c", {manager!r}, str(words.fileno()), str(prefix / "status")],
+                         stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=[words.fileno()],
+                         start_new_session=True)
     pid_file.write_text(str(program.pid))
 """
+MANAGER = """\
+import os, socket, sys
+words = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    name, _, value = words.recv(4096).decode().partition("=")
+    if name == "STATUS":
+        with open(sys.argv[2] + "~", "w") as file:
+            file.write(value)
+        os.replace(sys.argv[2] + "~", sys.argv[2])
+"""
+"""What the service says of itself goes into a file. Ends with the laboratory."""
 JOURNALCTL = '#!/bin/sh\ntail -n 15 "$FLATRACK_PREFIX/journal"\n'
 
 
@@ -132,7 +152,7 @@ class Lab:
         self.cable = None
         for name in ("bin", "board", NAME):
             (folder / name).mkdir()
-        (folder / "bin/systemctl").write_text(SYSTEMCTL.format(python=sys.executable))
+        (folder / "bin/systemctl").write_text(SYSTEMCTL.format(python=sys.executable, manager=MANAGER))
         (folder / "bin/journalctl").write_text(JOURNALCTL)
         for tool in (folder / "bin").iterdir():
             tool.chmod(0o755)
@@ -241,6 +261,15 @@ class Lab:
         asked = Options(wheelhouse=wheelhouse, wait_s=wait_s, confirm_s=confirm_s, **options)
         return await Deployment(self.inventory(**(board or {})), NAME, asked, note).run()
 
+    def has_said(self, words):
+        """Waits, when a release is on trial, until its launcher has said this."""
+
+        def wait(line):
+            if line.startswith("on trial"):
+                until(lambda: (self.prefix / "status").read_text().endswith(words))
+
+        return wait
+
     # -- what is on the board
 
     def home(self, *names):
@@ -343,7 +372,7 @@ async def test_a_node_that_speaks_is_kept_and_a_second_run_changes_nothing(lab, 
         assert (await remote.ask("remove", {"with_data": True}))["left"] == []
     assert not lab.is_running()
     left = [path for path in lab.prefix.rglob("*") if path.is_file() or path.is_symlink()]
-    assert {path.name for path in left} == {"calls", "journal", "service.pid", "flatrack-deploy.lock"}
+    assert {path.name for path in left} == {"status", "calls", "journal", "service.pid", "flatrack-deploy.lock"}
 
 
 @pytest.mark.slow
@@ -474,12 +503,23 @@ async def test_a_release_on_trial_that_is_found_is_left_first(lab, wheelhouses):
 
 
 async def test_without_a_cable_a_service_that_runs_is_enough_when_it_is_said(lab, wheelhouses, monkeypatch):
-    monkeypatch.setattr("hil.inventory.deployment.SERVICE_S", 1.0)
+    monkeypatch.setattr("hil.inventory.deployment.SERVICE_S", 0.0)
     with pytest.raises(ConfigError, match="has no uart to listen on"):
         await lab.deploy(wheelhouses(), board={"uart": None})
     assert not lab.home("current").exists(), "and nothing was changed"
-    assert await lab.deploy(wheelhouses(), board={"uart": None}, is_without_link=True)
+    assert await lab.deploy(
+        wheelhouses(), board={"uart": None}, is_without_link=True, say=lab.has_said("ended 0 times")
+    )
     assert any("nobody has listened" in line for line in lab.said)
+
+
+@pytest.mark.slow
+async def test_without_a_cable_a_node_that_ends_again_and_again_is_left(lab, wheelhouses, monkeypatch):
+    monkeypatch.setattr("hil.inventory.deployment.SERVICE_S", 0.0)
+    broken = wheelhouses("0.2.1", BROKEN)
+    with pytest.raises(BoardError, match=r"ended \d+ times', expected \.\.\. ended 0 times; no release runs"):
+        await lab.deploy(broken, board={"uart": None}, is_without_link=True, say=lab.has_said("ended 2 times"))
+    assert not lab.home("current").exists()
 
 
 async def test_a_key_that_the_board_does_not_know_is_said(lab, wheelhouses):

@@ -22,7 +22,7 @@ tags = ["lab"]
 
 [boards.sat-04]
 kind = "jetson-orin-nano"
-mqtt = "mqtt://broker:1883/lab?client=sat-04"
+uart = { id_path = "p4" }
 power = { kind = "network_relay", url = "http://plug4.local" }
 settings = "elsewhere/sat-04"
 """
@@ -57,7 +57,7 @@ def test_an_inventory_says_where_each_board_is(tmp_path):
         ("[boards.sat-03]", "[boards.Sat_03]", r"boards\.Sat_03: expected lower-case letters"),
         ("[boards.sat-03]", "[boards.sat-03]\ncolour = 1", "colour"),
         (
-            'mqtt = "mqtt://broker:1883/lab?client=sat-04"',
+            'uart = { id_path = "p4" }',
             'uart = { id_serial_short = "FTB6SPL3" }',
             r"boards\.sat-04\.uart: id_serial_short 'FTB6SPL3' is that of sat-03",
         ),

@@ -7,7 +7,7 @@ import pytest
 
 from boards import profiles
 from flightsw.config import InterfaceConfig, NodeConfig
-from flightsw.errors import ControlError
+from flightsw.errors import BoardError, ControlError
 from flightsw.host.control import connect, serve
 from flightsw.ports import ResetCause
 from hil.bench.board_node import BoardNode
@@ -28,13 +28,22 @@ BOOKS = {
 
 
 class Board:
-    """Notes what is done to it."""
+    """Notes what is done to it. A start waits while `waits` is set, and then fails with `error` if there is one."""
+
+    can_switch = True
 
     def __init__(self):
         self.done = []
+        self.waits = None
+        self.error = None
 
     async def start(self):
         self.done.append("start")
+        error = self.error
+        if self.waits is not None:
+            await self.waits.wait()
+        if error is not None:
+            raise error
 
     def cut(self):
         self.done.append("cut")
@@ -166,6 +175,67 @@ async def test_a_battery_that_is_empty_does_not_take_the_laboratorys_power(door)
     assert "cut" not in rig.board.done
     rig.node.boot(ResetCause.BROWN_OUT)  # it has power, and comes back by itself
     assert rig.board.done == ["start"]
+    await rig.node.close()
+
+
+async def test_a_cut_after_a_commanded_reset_takes_the_laboratorys_power(door):
+    rig = Rig()
+    rig.node.boot(ResetCause.POWER_ON)
+    program = await door(rig)
+    program.notify("reset", "RESET_COMMAND")
+    program.close()
+    await until(lambda: not rig.node.is_on)
+    rig.node.cut()
+    assert rig.board.done == ["start", "cut"]
+    await rig.node.close()
+
+
+@pytest.mark.parametrize("error", [None, BoardError("QEMU does not run: it was killed")])
+async def test_a_board_that_is_cut_while_it_rises_is_no_crash_and_stays_without_power(error):
+    rig = Rig()
+    rig.board.waits, rig.board.error = asyncio.Event(), error
+    rig.node.boot(ResetCause.POWER_ON)
+    await until(lambda: rig.board.done == ["start"])
+    rig.node.cut()
+    rig.board.waits.set()
+    await until(lambda: not rig.node._tasks)
+    assert rig.board.done == ["start", "cut", "cut"]
+    assert rig.wire.done == ["forget"]
+    assert not [told for told in rig.told if told[0] == "crash"]
+    await rig.node.close()
+
+
+async def test_a_boot_waits_for_the_end_of_one_that_was_cut_and_gives_settings_that_it_has_not_got():
+    rig = Rig()
+    rig.board.waits, rig.board.error = asyncio.Event(), BoardError("QEMU does not run: it was killed")
+    rig.node.boot(ResetCause.POWER_ON)
+    await until(lambda: rig.board.done == ["start"])
+    rig.node.cut()
+    rig.node.boot(ResetCause.POWER_CYCLE)
+    await asyncio.sleep(0)
+    assert rig.board.done == ["start", "cut"]
+    rig.board.error = None
+    rig.board.waits.set()
+    await until(lambda: rig.wire.done == ["forget", "plug"])
+    assert rig.board.done == ["start", "cut", "start"]
+    assert not [told for told in rig.told if told[0] == "crash"]
+    await rig.node.close()
+
+
+async def test_the_end_of_a_machine_is_a_loss_only_when_nobody_asked_for_it():
+    rig = Rig(has_door=False)
+    rig.board.waits = asyncio.Event()
+    rig.node.boot(ResetCause.POWER_ON)
+    rig.node.lost("ended")  # while it rises: its start fails, and says more
+    rig.board.waits.set()
+    await until(rig.node.said_hello.is_set)
+    rig.node.cut()
+    rig.node.lost("ended")
+    assert not [told for told in rig.told if told[0] == "crash"]
+    rig.node.boot(ResetCause.POWER_CYCLE)
+    await until(rig.node.said_hello.is_set)
+    rig.node.lost("ended with code -6")
+    assert ("crash", f"{NAME}: ended with code -6; its console ends with:\n(nothing on the console)") in rig.told
     await rig.node.close()
 
 

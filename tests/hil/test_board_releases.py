@@ -12,7 +12,7 @@ from flightsw.errors import ConfigError
 from flightsw.host.settings import load_settings
 from hil.cli import main
 from hil.inventory import wheelhouse
-from hil.inventory.releases import packed_settings, release_of
+from hil.inventory.releases import packed_settings, release_of, unit_text
 from hil.inventory.wheelhouse import Target, Wheel, wheels_for, wheels_in
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +97,12 @@ def test_the_same_input_is_the_same_release_and_any_change_another(node, tmp_pat
     assert made(is_bench=True).files["settings/bench.toml"][1].endswith(b"allows_faults = true\n")
 
 
+@pytest.mark.parametrize("kind", ["jetson-orin-nano", "jetson-orin-nx", "jetson-agx-orin", "raspberry-pi-5", "host"])
+def test_a_jetson_may_keep_its_power_mode_and_others_have_no_such_place(kind):
+    lines = unit_text("sat-01", kind, "/usr/bin/python3").splitlines()
+    assert ("ReadWritePaths=-/var/lib/nvpmodel" in lines) == kind.startswith("jetson")
+
+
 # -- wheels
 
 
@@ -122,8 +128,8 @@ def pip(monkeypatch, tmp_path):
     return asked
 
 
-def test_pip_is_asked_once_for_the_boards_machine_and_the_answer_serves_without_a_network(pip, tmp_path):
-    wheels = wheels_for(PI, tmp_path)
+def test_pip_is_asked_once_for_the_boards_machine_and_the_answer_serves_without_a_network(pip):
+    wheels = wheels_for(PI)
     # the second has no wheels for arm64, and is packed here without its compiled part
     assert sorted(wheel.name for wheel in wheels) == ["cobs", "flatrack", "numpy"]
     (command,) = pip.asked
@@ -132,28 +138,28 @@ def test_pip_is_asked_once_for_the_boards_machine_and_the_answer_serves_without_
     assert "--python-version=3.11" in command
     assert any(word.startswith("onnxruntime") for word in command)
     assert not any(word.startswith("pytest") for word in command)
-    again = wheels_for(PI, tmp_path)
+    again = wheels_for(PI)
     assert [wheel.sha256 for wheel in again] == [wheel.sha256 for wheel in wheels]
     assert len(pip.asked) == 1
-    wheels_for(Target("aarch64", (3, 13), 36), tmp_path)
+    wheels_for(Target("aarch64", (3, 13), 36))
     assert len(pip.asked) == 2
 
 
-def test_a_kept_wheel_that_has_changed_is_fetched_again(pip, tmp_path):
+def test_a_kept_wheel_that_has_changed_is_fetched_again(pip):
     def numpy():
-        (path,) = [wheel.path for wheel in wheels_for(PI, tmp_path) if wheel.name == "numpy"]
+        (path,) = [wheel.path for wheel in wheels_for(PI) if wheel.name == "numpy"]
         return path
 
     numpy().write_bytes(b"rot")
     assert numpy().read_bytes() == b"numpy"
 
 
-def test_what_pip_says_is_said_with_the_way_out(pip, tmp_path):
+def test_what_pip_says_is_said_with_the_way_out(pip):
     pip.error = "ERROR: no network"
     with pytest.raises(ConfigError, match=r"pip finds no wheels for aarch64.*no network(?s:.*)--from FOLDER"):
-        wheels_for(PI, tmp_path)
+        wheels_for(PI)
     pip.error = ""
-    assert wheels_for(PI, tmp_path), "and what it had begun is not kept"
+    assert wheels_for(PI), "and what it had begun is not kept"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,14 @@ def test_what_pip_says_is_said_with_the_way_out(pip, tmp_path):
         ("a-1-cp312-cp312-manylinux_2_28_aarch64.whl", False),
         ("a-1-cp311-cp311-manylinux_2_28_x86_64.whl", False),
         ("a-1-py2-none-any.whl", False),
+        ("a-1-cp39-cp39-manylinux_2_17_aarch64.whl", False),
+        ("a-1-cp311-cp311-linux_aarch64.whl", True),
+        ("a-1-cp311-cp311-manylinux2014_aarch64.whl", True),
+        ("a-1-cp311-cp311-manylinux_2_36_aarch64.whl", True),
+        ("a-1-cp311-cp311-manylinux_2_37_aarch64.whl", False),
+        ("a-1-cp311-cp311-manylinux_2_17_aarch64.manylinux_2_39_aarch64.whl", True),
+        ("a-1-cp311-cp311-musllinux_1_2_aarch64.whl", False),
+        ("a-1-cp311-cp311-macosx_11_0_aarch64.whl", False),
     ],
 )
 def test_a_wheel_of_ones_own_must_fit_the_board(pip, tmp_path, name, fits):

@@ -24,13 +24,14 @@ def board(tmp_path, monkeypatch):
     class Tried(board_side.Board):
         def _systemctl(self, *arguments, is_asked=False):
             asked.append(arguments[0])
-            return "active" if arguments[0] == "is-active" else ""
+            return {"is-active": "active", "show": made.status}.get(arguments[0], "")
 
         def _start_guard(self, token, confirm_s):
             self.token = token
 
     made = Tried(tmp_path, "source")
     made.asked = asked
+    made.status = ""
     return made
 
 
@@ -53,7 +54,7 @@ def kept(board, digest):
     """Lay, try and confirm a release."""
     release(board, digest)
     board.activate({"release": digest, "confirm_s": 60})
-    board.confirm({"release": digest})
+    board.confirm({"release": digest, "listens": True})
 
 
 def another_boot(board):
@@ -100,7 +101,7 @@ def test_the_guard_of_an_earlier_trial_does_not_end_a_later_one(board):
     release(board, "r2")
     board.activate({"release": "r2", "confirm_s": 60})
     earlier = board.token
-    board.revert()
+    board.revert({})
     board.activate({"release": "r2", "confirm_s": 60})
     board.guard(earlier, 0.0)
     assert board.current.readlink().name == "r2"
@@ -112,9 +113,90 @@ def test_what_is_left_again_cannot_be_confirmed(board):
     kept(board, "r1")
     release(board, "r2")
     board.activate({"release": "r2", "confirm_s": 60})
-    board.revert()
+    board.revert({})
     with pytest.raises(Refused, match="left again before it was confirmed"):
-        board.confirm({"release": "r2"})
+        board.confirm({"release": "r2", "listens": True})
+
+
+@pytest.mark.parametrize("status", ["", "slot F runs, ended 1 times", "slot F runs, ended 10 times"])
+def test_where_nobody_listens_a_node_that_has_ended_is_not_confirmed(board, status):
+    release(board, "r1")
+    board.activate({"release": "r1", "confirm_s": 60})
+    board.status = status
+    with pytest.raises(Refused, match=r"expected \.\.\. ended 0 times"):
+        board.confirm({"release": "r1", "listens": False})
+    assert board.trial.exists()
+    board.status = "slot F runs, ended 0 times"
+    board.confirm({"release": "r1", "listens": False})
+    assert not board.trial.exists()
+
+
+class Cut(Exception):
+    """The board's power goes."""
+
+
+def cut_between_the_renames(folder, make, monkeypatch):
+    """Have a folder made anew, with a cut when the old one is away and the new one is not there yet."""
+    rename = Path.rename
+
+    def renamed(path, target):
+        if path.name == f"{folder.name}.new":
+            assert not folder.exists()
+            raise Cut
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", renamed)
+        with pytest.raises(Cut):
+            make()
+
+
+def test_a_cut_while_the_release_that_runs_is_made_anew_leaves_it_whole(board, monkeypatch):
+    kept(board, "r1")
+    cut_between_the_renames(board.releases / "r1", lambda: release(board, "r1", text=b"anew"), monkeypatch)
+    board.settle()
+    assert (board.current / "settings/keys.toml").read_bytes() == b"node"
+    assert board._release_holds("r1")
+    release(board, "r1", text=b"anew")
+    assert (board.current / "settings/keys.toml").read_bytes() == b"anew"
+    assert [path.name for path in board.releases.iterdir()] == ["r1"]
+
+
+def test_a_cut_while_the_environment_that_runs_is_made_anew_leaves_it_whole(board, monkeypatch):
+    kept(board, "r1")
+    with zipfile.ZipFile(board.wheels / "w1.whl", "w") as wheel:
+        wheel.writestr("a.py", "")
+    board._make_environment("e1", ["w1"])
+    cut_between_the_renames(board.environments / "e1", lambda: board._make_environment("e1", ["w1"]), monkeypatch)
+    board.settle()
+    assert (board.current / "environment/bin/python").exists()
+    assert board._environment_holds("e1")
+
+
+def test_a_removal_leaves_nothing_that_an_image_a_card_or_a_deployment_brought(board, tmp_path):
+    board.settings.mkdir(parents=True)
+    (board.settings / "keys.toml").write_text("keys of the image")
+    board.watchdog.parent.mkdir(parents=True)
+    board.watchdog.write_text("of a card")
+    kept(board, "r1")
+    board.unit_of_first_boot.write_text("of a card")
+    assert (board.settings_before / "keys.toml").exists()
+    assert board.remove({"with_data": True}) == {"left": []}
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert "daemon-reexec" in board.asked
+
+
+def test_a_removal_takes_settings_that_are_no_link(board, tmp_path):
+    board.settings.mkdir(parents=True)
+    (board.settings / "keys.toml").write_text("keys of the image")
+    assert board.remove({"with_data": False}) == {"left": []}
+    assert not board.settings.exists()
+
+
+def test_a_removal_says_what_it_could_not_remove(board, monkeypatch):
+    board.settings.mkdir(parents=True)
+    monkeypatch.setattr(board_side.shutil, "rmtree", lambda *_, **__: None)
+    assert board.remove({"with_data": False}) == {"left": [str(board.settings)]}
 
 
 def test_what_an_image_brought_is_back_when_the_first_release_is_left(board):
@@ -125,7 +207,7 @@ def test_what_an_image_brought_is_back_when_the_first_release_is_left(board):
     release(board, "r1")
     board.activate({"release": "r1", "confirm_s": 60})
     assert board.settings.is_symlink()
-    board.revert()
+    board.revert({})
     assert (board.settings / "node.toml").read_text() == "of the image"
     assert board.unit.read_text() == "unit of the image"
     assert not board.current.is_symlink()
@@ -135,7 +217,7 @@ def test_two_releases_are_kept_and_what_no_release_needs_goes(board):
     for number in range(1, 4):
         release(board, f"r{number}", environment=f"e{number}")
         board.activate({"release": f"r{number}", "confirm_s": 60})
-        board.confirm({"release": f"r{number}"})
+        board.confirm({"release": f"r{number}", "listens": True})
     assert sorted(path.name for path in board.releases.iterdir()) == ["r2", "r3"]
     assert sorted(path.name for path in board.environments.iterdir()) == ["e2", "e3"]
     assert sorted(path.name for path in (board.state / "slots").iterdir()) == ["e2", "e3"]

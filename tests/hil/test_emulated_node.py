@@ -1,10 +1,12 @@
 """Emulated boards as members of a fleet, with a stand-in for the machine: the program behind the same sockets."""
 
 import asyncio
+import dataclasses
 import os
 import socket
 import tty
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -12,11 +14,13 @@ import pytest
 from flightsw.errors import BoardError, ConfigError, ControlError
 from flightsw.host.control import connect_url, serve
 from hil.bench.execute import real_time
+from hil.bench.lab import Lab
 from hil.bench.pace import START_CPU_S
 from hil.bench.processes import Program
 from hil.bench.run import Bench
 from hil.bench.scenario import CloudMaskWorkload, check, load, with_kind
 from hil.bench.surroundings import Surroundings
+from hil.bench.table import Watchers
 from hil.faults.plan import BootLoop, ComponentHang, Heat, NodeReset, SensorFault, WorkerHang
 from hil.sim.trace import read_trace
 
@@ -28,8 +32,9 @@ class StandIn:
     """A board without a board: `python -m boards` on a pseudo-terminal, whose other end is the machine's UART socket,
     and an agent that takes settings. Power off is SIGKILL."""
 
-    def __init__(self, name, folder):
+    def __init__(self, name, folder, on_end):
         self.name = name
+        self.on_end = on_end
         self.uart_path = folder / f"{name}.uart"
         self.agent_path = folder / f"{name}.agent"
         self.starts_count = 0
@@ -73,8 +78,15 @@ class StandIn:
         await self._server.close()
         await program.stop()
 
+    def abandon(self):
+        if self.program is not None:
+            self.program.abandon()
+
     def close(self):
         self.is_closed = True
+
+    def keep_words(self, folder):
+        (folder / "console.log").write_text(self.last_words())
 
     def last_words(self):
         return "kernel panic, said the console"
@@ -133,8 +145,8 @@ def run(scenario, folder, monkeypatch, time_scale=20.0):
     monkeypatch.setattr("hil.bench.composition.EMULATED_BYTES_S", 1e6)  # and moves more
     machines = {}
 
-    def make(name, place):
-        machines[name] = StandIn(name, place)
+    def make(name, place, on_end):
+        machines[name] = StandIn(name, place, on_end)
         return machines[name]
 
     bench = Bench(
@@ -161,6 +173,7 @@ def test_an_emulated_board_is_told_who_it_is_joins_and_comes_back_after_a_power_
     machine = machines["sat-01"]
     assert machine.starts_count == 2
     assert machine.is_closed
+    assert (tmp_path / "nodes" / "sat-01" / "console.log").exists()
     assert machine.set_ns > 1_700_000_000 * 10**9
     assert boots_of(trace, "sat-01") == [(1, "POWER_ON"), (2, "POWER_CYCLE")]
     assert all("sat-01" in text for text in outcome.bounds)
@@ -186,6 +199,20 @@ def test_a_board_whose_program_ends_by_itself_is_awaited_and_reported_when_it_st
     assert "BoardLost: sat-01: no hello within 4 s" in outcome.crash
     assert "kernel panic, said the console" in outcome.crash
     assert [fields for _, source, kind, fields in trace if kind == "board.left"] == [{"announced": False}]
+
+
+def test_a_machine_that_ends_unasked_is_reported_at_once_with_its_last_words(tmp_path, monkeypatch):
+    original = StandIn._run
+
+    def end_after_a_while(self):
+        original(self)
+        asyncio.get_running_loop().call_at(30.0, self.on_end, -6)
+
+    monkeypatch.setattr(StandIn, "_run", end_after_a_while)
+    outcome, _, _ = run(small(), tmp_path, monkeypatch)
+    assert not outcome.passed
+    assert "BoardLost: sat-01: its machine ended with code -6" in outcome.crash
+    assert "kernel panic, said the console" in outcome.crash
 
 
 def test_a_machine_that_does_not_start_ends_the_run_before_it_begins(tmp_path, monkeypatch):
@@ -245,6 +272,32 @@ def test_jobs_of_an_emulated_board_are_computed_and_come_down(tmp_path, monkeypa
     assert outcome.passed, reasons(outcome)
     assert outcome.counters["jobs_completed"] == outcome.counters["results_equal"] > 0
     assert len(boots_of(trace, "sat-01")) == 2
+
+
+# -- what is left behind
+
+
+async def test_all_boards_are_closed_when_one_does_not_close_and_no_machine_is_left():
+    done = []
+
+    def node(name, error=None):
+        async def close():
+            if error is not None:
+                raise error
+            for _ in range(5):  # turns of the loop
+                await asyncio.sleep(0)
+            done.append(f"close {name}")
+
+        board = SimpleNamespace(abandon=lambda: done.append(f"abandon {name}"))
+        return SimpleNamespace(stop=lambda: None, close=close, board=board)
+
+    watchers = Watchers(*[None] * len(dataclasses.fields(Watchers)))
+    loop = asyncio.get_running_loop()
+    lab = Lab(None, None, None, pace=None, loop=loop, relay=None, keys={}, folder=None, watchers=watchers)
+    lab.boards.update(one=node("one", BoardError("one: does not close")), two=node("two"))
+    with pytest.raises(BoardError, match="one: does not close"):
+        await lab.close()
+    assert done == ["close two", "abandon one", "abandon two"]
 
 
 # -- what is refused before a run

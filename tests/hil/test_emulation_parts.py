@@ -5,12 +5,15 @@ import gzip
 import json
 import random  # noqa: TID251 - the seed is in the test
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
 from flightsw.errors import BoardError, ConfigError
-from hil.emulation import gdb, kernel_modules, qmp, recipe, rootfs, tools, torn_writes, wheels
+from hil.emulation import gdb, image, kernel_modules, qmp, recipe, rootfs, tools, torn_writes, wheels
+from hil.emulation.machine import Machine
 from hil.emulation.memory import PAGE_BYTES, RAM_BASE, GuestMemory
+from hil.emulation.ram_flips import Outcome, RamFlips
 
 
 def test_the_recipe_is_whole_and_a_power_of_two():
@@ -269,3 +272,86 @@ def test_a_recording_without_a_flush_promises_nothing():
 def test_a_file_that_is_no_log_is_refused():
     with pytest.raises(BoardError, match="log of writes"):
         torn_writes.surviving(bytes(1024), random.Random(1))
+
+
+# -- machines that do not run, and what trials leave behind
+
+
+async def test_a_machine_without_qemu_leaves_no_sockets(tmp_path, monkeypatch):
+    monkeypatch.setattr(tools.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr("hil.emulation.machine.make_overlay", lambda *_: None)
+    made = Machine(SimpleNamespace(target="qemu-virt", disk=tmp_path), tmp_path, "one")
+    with pytest.raises(ConfigError, match="missing tool: qemu-system-aarch64"):
+        await made.start()
+    assert not list(tmp_path.iterdir())
+    made.close()
+
+
+async def test_a_machine_whose_sockets_cannot_all_be_made_gives_back_those_that_were(tmp_path, monkeypatch):
+    monkeypatch.setattr("hil.emulation.machine.find", lambda name: name)
+    monkeypatch.setattr("hil.emulation.machine.make_overlay", lambda *_: None)
+    listened = []
+
+    def listen(path):
+        if listened:
+            raise ConfigError(f"{path}: no room")
+        listened.append(SimpleNamespace(close=lambda: listened.append("closed")))
+        return listened[0]
+
+    monkeypatch.setattr("hil.emulation.machine._listen", listen)
+    made = Machine(SimpleNamespace(target="qemu-virt", disk=tmp_path), tmp_path, "one")
+    with pytest.raises(ConfigError, match="no room"):
+        await made.start()
+    assert listened[1:] == ["closed"]
+    made.close()
+
+
+class Chatty:
+    """Stands in for a machine: its program answers each job, and then says what is of no use to anybody."""
+
+    def __init__(self, folder):
+        self.uart_path = folder / "uart"
+        self.connections = []
+        self.memory = GuestMemory(PAGE_BYTES)
+
+    async def freeze(self):
+        pass
+
+    resume = freeze
+
+    async def load(self, tag):
+        pass
+
+    def console(self):
+        return ""
+
+    def cpu_s(self):
+        return 0.0
+
+    async def serve(self, reader, writer):
+        self.connections.append(asyncio.current_task())
+        while line := await reader.readline():
+            if line.startswith(b"job "):
+                answer = json.dumps({"job": int(line[4:]), "mask": "right"}).encode()
+                writer.write(answer + b"\nnoise of a board that falls\n")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_what_a_trial_leaves_on_the_line_is_not_judged_in_the_next(tmp_path):
+    chatty = Chatty(tmp_path)
+    server = await asyncio.start_unix_server(chatty.serve, chatty.uart_path)
+    campaign = RamFlips(chatty)
+    campaign._reference = {"mask": "right"}
+    outcomes = [(await campaign.trial(())).outcome for _ in range(3)]
+    campaign.close()
+    await asyncio.gather(*chatty.connections)
+    server.close()
+    assert outcomes == [Outcome.MASKED] * 3
+    assert len(chatty.connections) == 3
+    chatty.memory.close()
+
+
+def test_the_cached_wheels_follow_the_code_that_packs_them():
+    assert "wheels" in image.SITE_SOURCES
+    assert not {"assembly", "wheels"} & set(image.BASE_SOURCES), "which would bootstrap Debian again for nothing"

@@ -13,6 +13,7 @@ from hil.bench.run import Bench
 from hil.bench.scenario import Boards, check, load
 from hil.bench.summary import verdict
 from hil.bench.surroundings import Surroundings
+from hil.faults.injector import Injector
 from hil.faults.plan import NodeReset, WeightUpset
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "three.toml")
@@ -79,10 +80,41 @@ def test_a_run_goes_on_without_missing_boards_when_it_may_and_names_them(tmp_pat
     assert "fault.node_reset" not in outcome.fired
 
 
+def test_faults_of_a_missing_board_take_no_chance_from_the_others():
+    drawn = []
+    faults = (NodeReset(node="sat-01", at_s=1.0), NodeReset(node="sat-02", at_s=2.0))
+    injector = Injector(None, lambda when_ns, *_: None, lambda *_: None, lambda name: drawn.append(name))
+    injector.arm(faults, {"sat-01"})
+    assert drawn == ["faults/1"]
+
+
 def test_a_power_cut_of_a_board_that_only_a_person_can_switch_is_refused(tmp_path):
     scenario = with_boards(tmp_path, NodeReset(node="sat-03", at_s=20.0), sat_03="pi-2")
     with pytest.raises(ConfigError, match=r"faults\[0\]: node_reset of 'sat-03' needs to switch board pi-2"):
         open_boards(scenario)
+
+
+def test_power_that_only_a_person_can_switch_is_none_for_a_bench(tmp_path):
+    scenario = with_boards(tmp_path, sat_01="pi-1", sat_03="pi-2")
+    boards = open_boards(scenario)
+    assert boards.of(scenario.nodes[0]).can_switch
+    assert not boards.of(scenario.nodes[2]).can_switch
+
+
+async def test_a_board_is_let_go_of_when_looking_for_it_is_broken_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    scenario = with_boards(tmp_path, sat_01="pi-1")
+    boards = open_boards(scenario)
+
+    def stop(_uart):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hil.bench.inventory_board.find_uart", stop)
+        broken_off = boards.of(scenario.nodes[0])
+        with pytest.raises(KeyboardInterrupt):
+            await broken_off.missing()
+    assert "no such port" in await boards.of(scenario.nodes[0]).missing(), "nobody holds it"
 
 
 def test_a_fault_in_a_boards_program_needs_a_door_to_it(tmp_path):
@@ -102,7 +134,7 @@ def test_links_of_a_board_are_planned_with_what_its_uart_carries(tmp_path, monke
     plan = bench.sky.plan(bench.scenario, bench._surroundings.ceilings(bench.scenario, bench.pace))
     rates = {contact.rate_bps for contact in plan.contacts if 12 in (contact.source, contact.target)}
     others = {contact.rate_bps for contact in plan.contacts if 12 not in (contact.source, contact.target)}
-    assert rates == {0.8 * 57_600 * 8 / 10}
+    assert rates == {0.8 * 57_600 * 8 / 10 / 20.0}, "a real UART is not faster because mission time is"
     assert others <= {2e6}
     bench.loop.close()
 

@@ -35,7 +35,7 @@ def test_another_board_takes_the_place_of_the_one_before():
 
 
 def test_the_console_leaves_the_uart_and_memory_limits_come():
-    assert command_line_text(STOCK + "\n", "i-1") == (
+    assert command_line_text(STOCK + "\n", "i-1", "raspberry-pi-4") == (
         "console=tty1 root=PARTUUID=4d8fd085-02 rootfstype=ext4 fsck.repair=yes rootwait resize cgroup_enable=memory\n"
     )
 
@@ -44,34 +44,45 @@ def test_the_console_leaves_the_uart_and_memory_limits_come():
     "console", ["console=serial0,115200", "console=ttyAMA0,115200", "console=ttyS0", "console=serial1"]
 )
 def test_a_console_on_any_uart_goes(console):
-    assert console not in command_line_text(f"root=/dev/sda2 {console} quiet", "i-1")
+    assert console not in command_line_text(f"root=/dev/sda2 {console} quiet", "i-1", "raspberry-pi-4")
+
+
+def test_a_raspberry_pi_5_keeps_the_console_of_its_debug_connector():
+    text = "root=/dev/sda2 console=serial0,115200 console=ttyAMA10,115200 console=ttyAMA0,115200 console=tty1"
+    line = command_line_text(text, "i-1", "raspberry-pi-5")
+    assert line.split()[1:-1] == ["console=serial0,115200", "console=ttyAMA10,115200", "console=tty1"]
 
 
 def test_what_takes_memory_limits_away_goes():
-    assert command_line_text("root=/dev/sda2 cgroup_disable=memory", "i-1") == "root=/dev/sda2 cgroup_enable=memory\n"
+    assert (
+        command_line_text("root=/dev/sda2 cgroup_disable=memory", "i-1", "raspberry-pi-4")
+        == "root=/dev/sda2 cgroup_enable=memory\n"
+    )
 
 
 def test_to_edit_the_command_line_again_changes_nothing():
-    once = command_line_text(STOCK, "i-1")
-    assert command_line_text(once, "i-1") == once
+    once = command_line_text(STOCK, "i-1", "raspberry-pi-4")
+    assert command_line_text(once, "i-1", "raspberry-pi-4") == once
 
 
 def test_an_instance_that_the_imager_named_there_is_named_anew():
     text = f"{STOCK} ds=nocloud;i=rpi-imager-1786770245730"
-    assert "ds=nocloud;i=i-2 " in command_line_text(text, "i-2")
-    assert "rpi-imager" not in command_line_text(text, "i-2")
+    assert "ds=nocloud;i=i-2 " in command_line_text(text, "i-2", "raspberry-pi-4")
+    assert "rpi-imager" not in command_line_text(text, "i-2", "raspberry-pi-4")
 
 
 def test_only_the_first_line_counts_for_the_firmware():
-    assert command_line_text("root=/dev/sda2\nquiet\n", "i-1") == "root=/dev/sda2 cgroup_enable=memory\n"
+    assert (
+        command_line_text("root=/dev/sda2\nquiet\n", "i-1", "raspberry-pi-4") == "root=/dev/sda2 cgroup_enable=memory\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "quiet splash", "\n"])
 def test_a_command_line_without_a_root_is_refused(text):
     with pytest.raises(ConfigError, match=r"cmdline\.txt: no root="):
-        command_line_text(text, "i-1")
+        command_line_text(text, "i-1", "raspberry-pi-4")
 
 
 def test_a_command_line_that_is_too_long_is_refused():
     with pytest.raises(ConfigError, match="expected at most 1023"):
-        command_line_text("root=/dev/sda2 " + "x" * 1000, "i-1")
+        command_line_text("root=/dev/sda2 " + "x" * 1000, "i-1", "raspberry-pi-4")

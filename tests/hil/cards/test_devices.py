@@ -23,6 +23,7 @@ def machine(tmp_path):
         "device/vendor": "Generic ",
         "device/model": "SD/MMC",
         "device/serial": "000123",
+        "diskseq": "7",
         "sda1/dev": "8:1",
         "sda1/partition": "1",
         "sda2/dev": "8:2",
@@ -58,6 +59,7 @@ def refused(disk, said, wanted_bytes=CARD_BYTES, *, may_be_fixed=False):
 def test_a_card_that_nobody_uses_is_taken_and_named(look):
     disk = look()
     check_target(disk, CARD_BYTES, may_be_fixed=False)
+    assert disk.sequence == "7"
     assert disk.line() == "/dev/sda: Generic SD/MMC, serial 000123, 32.0 GB, removable"
 
 

@@ -97,7 +97,10 @@ def test_the_release_is_installed_as_a_deployment_would(card, boot, tmp_path):
     unit = tmp_path / "board/etc/systemd/system/flatrack.service"
     assert "-m boards.launcher --config /etc/flatrack/node.toml" in unit.read_text()
     assert (tmp_path / "board/etc/flatrack/node.toml").exists()
+    watchdog = tmp_path / "board/etc/systemd/system.conf.d/flatrack.conf"
+    assert watchdog.read_text().splitlines()[1:] == ["[Manager]", "RuntimeWatchdogSec=10"]
     assert (tmp_path / "calls").read_text().splitlines() == [
+        "daemon-reexec",
         "daemon-reload",
         "enable flatrack.service",
         "start --no-block flatrack.service",

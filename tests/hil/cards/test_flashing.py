@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -248,6 +249,22 @@ def test_without_a_yes_nothing_is_written(asked, answer):
     code, said, content = asked(answer, may_be_fixed=True)
     assert code == 2
     assert "nothing was written" in said
+    assert content == bytes(IMAGE_BYTES)
+
+
+def test_a_disk_that_is_changed_for_another_while_a_person_reads_is_refused(asked, tmp_path, monkeypatch):
+    def change(question):
+        device = question.removeprefix("write on ").removesuffix("?")
+        other = tmp_path / "other"
+        other.write_bytes(bytes(IMAGE_BYTES))
+        subprocess.run(["losetup", "--detach", device], check=True)
+        subprocess.run(["losetup", device, other], check=True)
+        return True
+
+    monkeypatch.setattr(click, "confirm", change)
+    code, said, content = asked("", may_be_fixed=True)
+    assert code == 2
+    assert "is another disk than the one that was shown; nothing was written" in said
     assert content == bytes(IMAGE_BYTES)
 
 

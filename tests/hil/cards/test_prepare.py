@@ -171,6 +171,11 @@ def test_an_image_whose_python_cannot_be_seen_asks_for_it(make, make_card, tmp_p
     refused(make, tmp_path, r"which Python the image has .* expected --python 3\.13", image=make_card())
 
 
+@pytest.mark.parametrize("python", [None, (3, 9)])
+def test_an_image_whose_python_is_too_old_is_refused(make, make_card, tmp_path, python):
+    refused(make, tmp_path, r"Python 3\.9, expected 3\.11 or newer", image=make_card(python="3.9"), python=python)
+
+
 def test_an_image_without_cloud_init_is_refused(make, make_card, tmp_path):
     image = make_card(has_cloud_init=False, python="3.11")
     refused(make, tmp_path, "no meta-data on its boot partition: it has no cloud-init", image=image, python=(3, 13))
