@@ -56,7 +56,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     number: int
     dtype: Literal["<f4", "<i4"] = "<f4"
-    shape: Annotated[tuple[Side, ...], msgspec.Meta(max_length=8)] = ()
+    shape: Annotated[tuple[Side, ...], msgspec.Meta(max_length=program.SIDES_MAX)] = ()
     error: Text = ""
     is_memory: bool = False
 
@@ -137,7 +137,7 @@ class Channel(asyncio.Protocol):
         try:
             while self._take():
                 pass
-        except (program.Nonsense, msgspec.MsgspecError) as error:
+        except (program.Nonsense, msgspec.MsgspecError, RecursionError) as error:
             self._received.clear()
             self._on_nonsense(str(error))
 
@@ -167,10 +167,14 @@ class Channel(asyncio.Protocol):
         size_bytes = 0 if answer.error else 4 * math.prod(answer.shape)
         if len(body) != size_bytes:
             raise program.Nonsense(f"a tensor {answer.shape} in {len(body)} bytes")
+        try:  # before the request is forgotten: whoever waits is to hear of nonsense
+            tensor = None if answer.error else np.frombuffer(body, answer.dtype).reshape(answer.shape)
+        except ValueError as error:
+            raise program.Nonsense(f"a tensor {answer.shape}: {error}") from None
         future = self._pending.pop(answer.number, None)
         if future is None or future.done():
             return  # given up meanwhile
-        if answer.error:
+        if tensor is None:
             future.set_exception(Refused(answer.error, answer.is_memory))
         else:
-            future.set_result(np.frombuffer(body, answer.dtype).reshape(answer.shape))
+            future.set_result(tensor)

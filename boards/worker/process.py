@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import struct
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -105,31 +105,39 @@ class WorkerProcess:
         if self._is_told:
             return
         ours, theirs = socket.socketpair()
+        # not a pipe of asyncio's: its `wait` waits for pipes too, which what the worker has started may hold open
+        words, saying = os.pipe()
         try:
             ours.setblocking(False)
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            await self._start(theirs)
+            await self._start(theirs, saying)
         except (OSError, BoardError) as error:
             ours.close()
+            os.close(words)
             self._ended(f"it does not start: {error}")
             return
         finally:
             theirs.close()
+            os.close(saying)
         assert self._child is not None, "it has started"
         loop = asyncio.get_running_loop()
-        listening, meeting = loop.create_task(self._listen(self._child)), loop.create_task(self._meet(ours))
+        listening, meeting = loop.create_task(self._listen(words)), loop.create_task(self._meet(ours))
         alarm = loop.call_later(START_S * self._time_scale, self._late)
         try:
-            code = await self._child.wait()
+            try:
+                code = await self._child.wait()
+            finally:  # also when the loop ends: nothing may be left behind
+                self._signal()
+                self._child = None  # its number may soon be another's
             await asyncio.wait([listening, meeting], timeout=LISTEN_S * self._time_scale)
-        finally:  # also when the loop ends: nothing may be left behind
-            self._signal()
+        finally:
             alarm.cancel()
             listening.cancel()
             meeting.cancel()
             await asyncio.wait([listening, meeting])
             self.channel.close()
             ours.close()
+            os.close(words)
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1
@@ -139,7 +147,7 @@ class WorkerProcess:
                 task.result()  # an error in them is ours
         self._ended(self._reason(code))
 
-    async def _start(self, theirs: socket.socket) -> None:
+    async def _start(self, theirs: socket.socket, saying: int) -> None:
         self._isolator.prepare(self._limits)
         setup = {**self._isolator.setup(self._limits), "paths": self._interpreter.search, "provider": self._provider}
         argv = (*self._interpreter.command, str(PROGRAM), json.dumps(setup))
@@ -149,7 +157,7 @@ class WorkerProcess:
                 *self._isolator.command(argv, self._limits, self._interpreter.readable),
                 stdin=theirs.fileno(),
                 stdout=memory,
-                stderr=PIPE,
+                stderr=saying,
                 env={},
                 start_new_session=True,
             )
@@ -183,11 +191,22 @@ class WorkerProcess:
         await loop.create_connection(lambda: self.channel, sock=ours)
         await self.channel.closed.wait()
 
-    async def _listen(self, child: Process) -> None:
+    async def _listen(self, words: int) -> None:
         """Keep the end of what it says."""
-        assert child.stderr is not None, "it is a pipe"
-        while piece := await child.stderr.read(WORDS_CHARACTERS_MAX):
+        loop = asyncio.get_running_loop()
+        is_silent = asyncio.Event()
+
+        def hear() -> None:
+            piece = os.read(words, WORDS_CHARACTERS_MAX)
             self._words = (self._words + piece.decode(errors="replace"))[-WORDS_CHARACTERS_MAX:]
+            if not piece:
+                is_silent.set()
+
+        loop.add_reader(words, hear)
+        try:
+            await is_silent.wait()
+        finally:
+            loop.remove_reader(words)
 
     def _greeted(self, hello: "asyncio.Future[Hello]") -> None:
         if hello.exception() is None:
@@ -207,8 +226,8 @@ class WorkerProcess:
         if self._pidfd >= 0:
             with suppress(ProcessLookupError, PermissionError):  # it has ended, or is its unit's to end
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        if self._child is not None and self._child.returncode is None:
-            with suppress(ProcessLookupError):  # it has just ended
+        if self._child is not None:  # it may have ended, and what it has started live on
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, signal.SIGKILL)
 
     def _reason(self, code: int) -> str:

@@ -44,12 +44,14 @@ HEAD = struct.Struct("<4sII")
 HEADER_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 128 * 1024 * 1024
 """One tensor [bytes]: eight times the input of the largest tile."""
+DTYPES = ("<f4", "<i4")
+"""What an answer may consist of."""
+SIDES_MAX = 8
+"""Dimensions that an answer may have."""
 GREETING = b"F"
 SESSIONS_MAX = 4
 """Networks that are kept ready: a board runs one or two, and a struck one is another."""
 ERROR_CHARACTERS_MAX = 1000
-FILES_MAX = 256
-"""Descriptors that a confined worker may have open."""
 HOG_EXIT = 42
 """How a hog ends that was refused memory."""
 HOG_PIECE_BYTES = 4 * 1024 * 1024
@@ -222,6 +224,15 @@ def multiply(matrix: memoryview, request: dict[str, Any], right: Any) -> Any:
         return left @ right
 
 
+def check_answer(answer: Any) -> None:
+    """See that frames can hold an answer, whatever a network gives. Raises: TypeError."""
+    found = f"gives {answer.dtype.str} {answer.shape}"
+    if answer.dtype.str not in DTYPES or answer.ndim > SIDES_MAX:
+        raise TypeError(f"{found}, expected {' or '.join(DTYPES)} in at most {SIDES_MAX} dimensions")
+    if not 0 < answer.nbytes <= BODY_BYTES_MAX:
+        raise TypeError(f"{found}, {answer.nbytes} bytes, expected 1 to {BODY_BYTES_MAX}")
+
+
 def serve(manager: Manager, models: Models, engine: Engine) -> None:
     """Answer requests until the manager goes. Raises: EOFError, Nonsense."""
     import numpy as np
@@ -236,6 +247,7 @@ def serve(manager: Manager, models: Models, engine: Engine) -> None:
             else:
                 answer = multiply(model, request, tensor)
             answer = np.ascontiguousarray(answer)
+            check_answer(answer)
         except engine.errors as error:
             text = said(error)
             is_memory = isinstance(error, MemoryError) or "alloc" in text.lower()

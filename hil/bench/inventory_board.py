@@ -22,21 +22,14 @@ from hil.inventory.power import Power, open_power
 from hil.inventory.remote import Remote
 from hil.on_board.remote import REMOTE, AgentPeer
 
-HEADER_UARTS: Final = {
-    "raspberry-pi-3": "/dev/ttyAMA0",
-    "raspberry-pi-4": "/dev/ttyAMA0",
-    "raspberry-pi-5": "/dev/ttyAMA0",
-    "raspberry-pi-zero-2-w": "/dev/ttyAMA0",
-    "jetson-orin-nano": "/dev/ttyTHS1",
-    "jetson-orin-nx": "/dev/ttyTHS1",
-    "jetson-agx-orin": "/dev/ttyTHS0",
-}
-"""Device of the header's UART at the board's end, as docs/boards has it set up."""
-
 
 def switches_itself(power: PowerSettings | None) -> bool:
     """Whether a bench can switch a board during a run: nobody is asked to do it by hand, as mission time goes on."""
     return power is not None and not isinstance(power, Manual)
+
+
+HEADER_UART: Final = "header"
+"""The device that a board's node opens: its own header's UART, which it finds by its device tree."""
 
 
 class InventoryBoard:
@@ -88,7 +81,7 @@ class InventoryBoard:
         return SocketWire(
             self.name,
             lambda: port_line(find_uart(uart), uart.baud),
-            device=HEADER_UARTS.get(self._board.kind, "/dev/ttyAMA0"),
+            device=HEADER_UART,
             baud=uart.baud,
             paces_intake=False,
         )

@@ -13,10 +13,13 @@ from flightsw.errors import ConfigError
 from hil.inventory.boards import load
 from hil.inventory.locks import held
 from hil.inventory.remote import Remote
+from hil.on_board.agent import DURATION_S_MAX, STEP_S_MAX
 from hil.on_board.remote import REMOTE, AgentPeer
 
 TARGET: Final = click.Choice(["manager", "launcher", "worker"])
-SECONDS: Final = click.FloatRange(0.0, 86_400.0, min_open=True)
+CUT_S_MAX: Final = 20.0
+"""Longest cut of the network by ssh [s], which is cut too: it gives up after 30 s without an answer
+(`hil.inventory.remote`), and TCP sends again after 12.6 and 25.4 s at the usual 0.2 s of a first wait, doubled."""
 
 
 class Fault(NamedTuple):
@@ -28,6 +31,7 @@ class Fault(NamedTuple):
         options: its arguments, in the method's order.
         lasts: whether it goes on until the agent ends, or until a time that the method takes last.
         takes_time: whether the method takes that time itself.
+        duration_s_max: longest time.
     """
 
     method: str
@@ -35,6 +39,7 @@ class Fault(NamedTuple):
     options: tuple[click.Option, ...] = ()
     lasts: bool = False
     takes_time: bool = False
+    duration_s_max: float = DURATION_S_MAX
 
 
 def _option(name: str, kind: click.ParamType[Any], default: Any, text: str) -> click.Option:
@@ -66,7 +71,7 @@ FAULTS: Final = (
         ),
     ),
     Fault("cut_uart", "Cut the node's UART.", lasts=True, takes_time=True),
-    Fault("cut_network", "Cut the board's network.", lasts=True, takes_time=True),
+    Fault("cut_network", "Cut the board's network.", lasts=True, takes_time=True, duration_s_max=CUT_S_MAX),
     Fault(
         "fill_disk",
         "Fill the disk that the node writes to.",
@@ -80,7 +85,11 @@ FAULTS: Final = (
         lasts=True,
         takes_time=True,
     ),
-    Fault("step_clock", "Step the board's clock.", (_needed("step", click.FLOAT, "By how much [s]."),)),
+    Fault(
+        "step_clock",
+        "Step the board's clock.",
+        (_needed("step", click.FloatRange(-STEP_S_MAX, STEP_S_MAX), "By how much [s]."),),
+    ),
     Fault("panic", "Let the kernel panic."),
     Fault("stop_watchdog", "Let nobody feed the machine's watchdog any more.", lasts=True),
 )
@@ -118,7 +127,8 @@ def _command(fault: Fault) -> click.Command:
     name = fault.method.replace("_", "-")
     options: list[click.Parameter] = list(fault.options)
     if fault.lasts:
-        options.append(click.Option(["--for", "duration_s"], type=SECONDS, required=True, help="How long [s]."))
+        seconds = click.FloatRange(0.0, fault.duration_s_max, min_open=True)
+        options.append(click.Option(["--for", "duration_s"], type=seconds, required=True, help="How long [s]."))
 
     @click.pass_context
     def strike(context: click.Context, /, duration_s: float | None = None, **values: Any) -> None:

@@ -10,7 +10,8 @@ import signal
 import socket
 import sys
 import tomllib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -36,6 +37,8 @@ SOON_S: Final = 0.2
 """Between the answer and the end of the machine [s]: the answer leaves first."""
 DURATION_S_MAX: Final = 86_400.0
 """Longest fault with a time of its own [s]: a day, longer than any bench runs unattended."""
+STEP_S_MAX: Final = 3_155_760_000.0
+"""Longest step of the clock [s]: a hundred years, which leaves it within 64 bits of nanoseconds."""
 LOG_LINES_MAX: Final = 10_000
 """Lines of one answer: a megabyte or two, within one message."""
 MODULE_PREFIX: Final = "boards."
@@ -43,6 +46,14 @@ MODULE_PREFIX: Final = "boards."
 Duration = Annotated[float, msgspec.Meta(gt=0, le=DURATION_S_MAX)]
 Target = Literal["manager", "launcher", "worker"]
 Undo = Callable[[], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class Lasting:
+    """A fault that lasts: how it is undone, and what waits for its time."""
+
+    undo: Undo
+    timer: asyncio.TimerHandle | None = None
 
 
 class FaultAgent:
@@ -63,8 +74,11 @@ class FaultAgent:
         self._proc = root / "proc"
         self._processes = Processes(self._proc)
         self._service = NodeService(run)
-        self._undos: dict[str, tuple[Undo, asyncio.TimerHandle | None]] = {}
+        self._undos: dict[str, Lasting] = {}
+        self._turn = asyncio.Lock()
+        """One fault begins or ends at a time: none ends while its tools still begin it."""
         self._ending: set[asyncio.Task[None]] = set()
+        self._coming: set[asyncio.Task[None]] = set()
         disk_fill.release(root / DATA)
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
@@ -78,9 +92,18 @@ class FaultAgent:
         return {one.__name__: one for one in offered}
 
     async def undo_all(self) -> None:
-        """Undo all that still lasts."""
+        """Undo all that still lasts, and wait for what is being undone. Raises: BoardError, after all was tried."""
         for name in list(self._undos):
-            await self._undo(name)
+            self._end(name)
+        if ending := list(self._ending):
+            await asyncio.wait(ending)
+        for task in ending:
+            task.result()
+
+    async def finish_soon(self) -> None:
+        """Wait for what was promised to come just after an answer."""
+        if self._coming:
+            await asyncio.wait(self._coming)
 
     # -- what a bench asks and sets
 
@@ -113,7 +136,7 @@ class FaultAgent:
         except (OSError, OverflowError) as error:
             raise BoardError(f"the clock cannot be set: {error}") from None
 
-    def step_clock(self, step_s: float) -> None:
+    def step_clock(self, step_s: Annotated[float, msgspec.Meta(ge=-STEP_S_MAX, le=STEP_S_MAX)]) -> None:
         """Step the board's clock [s]. Raises: BoardError."""
         self.set_clock(self._read_clock() + round(step_s * 1e9))
 
@@ -200,10 +223,8 @@ class FaultAgent:
 
     async def cut_network(self, duration_s: Duration) -> str:
         """Cut the network for a time; returns by what. Raises: BoardError."""
-        self._check_free("cut_network")
         cut = NetworkCut(self._run)
-        self._lasts("cut_network", cut.end, duration_s)
-        return await cut.begin()
+        return await self._begin("cut_network", cut.begin, cut.end, duration_s)
 
     def fill_disk(self, free_bytes: Annotated[int, msgspec.Meta(ge=0)]) -> int:
         """Fill the node's disk until `release_disk`; returns the bytes taken. Raises: BoardError."""
@@ -221,10 +242,8 @@ class FaultAgent:
 
     async def throttle(self, share: Annotated[float, msgspec.Meta(gt=0, le=1)], duration_s: Duration) -> str:
         """Slow the board down for a time; returns by what. Raises: BoardError."""
-        self._check_free("throttle")
         throttle = Throttle(self._root, self._service)
-        self._lasts("throttle", throttle.end, duration_s)
-        return await throttle.begin(share)
+        return await self._begin("throttle", partial(throttle.begin, share), throttle.end, duration_s)
 
     def panic(self) -> None:
         """Let the kernel panic, just after the answer. Raises: BoardError."""
@@ -234,12 +253,13 @@ class FaultAgent:
         """Let nobody feed the machine's watchdog any more: the system manager, which does, stands still from now on.
         Raises: BoardError."""
         path = self._root / INIT_FREEZER
+        coming = self._soon(path, "1")
 
         async def end() -> None:
-            path.write_text("0")
+            coming.cancel()
+            _write(path, "0")
 
         self._lasts("stop_watchdog", end, None)
-        self._soon(path, "1")
 
     async def undo(self) -> list[str]:
         """Undo all that still lasts; returns what that was. Raises: BoardError."""
@@ -251,31 +271,61 @@ class FaultAgent:
 
     def _lasts(self, name: str, undo: Undo, duration_s: float | None) -> None:
         """Note how a fault is undone, and let its time run."""
-        timer = None
+        self._undos[name] = lasting = Lasting(undo)
+        self._let_run(name, lasting, duration_s)
+
+    async def _begin(self, name: str, begin: Callable[[], Awaitable[str]], undo: Undo, duration_s: float) -> str:
+        """Begin a fault by tools, then let its time run. What has begun of one that fails, or whose caller has gone,
+        is undone. Raises: BoardError."""
+        self._check_free(name)
+        self._undos[name] = lasting = Lasting(undo)
+        try:
+            async with self._turn:
+                answer = await begin()
+        except BaseException:
+            if self._undos.get(name) is lasting:
+                await asyncio.wait([self._end(name)])
+            raise
+        if self._undos.get(name) is lasting:  # and not undone meanwhile
+            self._let_run(name, lasting, duration_s)
+        return answer
+
+    def _let_run(self, name: str, lasting: Lasting, duration_s: float | None) -> None:
         if duration_s is not None:
-            timer = asyncio.get_running_loop().call_later(duration_s, self._over, name)
-        self._undos[name] = (undo, timer)
+            lasting.timer = asyncio.get_running_loop().call_later(duration_s, self._end, name)
 
     def _check_free(self, name: str) -> None:
         if name in self._undos:
             raise BoardError(f"{name}: one lasts already")
 
-    def _over(self, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._undo(name))
-        self._ending.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            sys.stderr.write(f"on_board: {error}\n")
-
     async def _undo(self, name: str) -> None:
-        undo, timer = self._undos.pop(name, (None, None))
-        if timer is not None:
-            timer.cancel()
-        if undo is not None:
+        if name in self._undos:
+            await asyncio.shield(self._end(name))
+
+    def _end(self, name: str) -> asyncio.Task[None]:
+        """Undo a fault, whether or not who asked for that waits."""
+        lasting = self._undos.pop(name)
+        if lasting.timer is not None:
+            lasting.timer.cancel()
+        return self._kept(self._in_turn(lasting.undo), self._ending)
+
+    async def _in_turn(self, undo: Undo) -> None:
+        async with self._turn:
             await undo()
+
+    @staticmethod
+    def _kept(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+        """A task of ours, noted until its end, which says on standard error what went wrong."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                sys.stderr.write(f"on_board: {error}\n")
+
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(ended)
+        return task
 
     async def _thaw(self, pid: int) -> None:
         try:
@@ -289,10 +339,16 @@ class FaultAgent:
         except OSError as error:
             raise BoardError(f"process {pid}: {error.strerror}") from None
 
-    def _soon(self, path: Path, word: str) -> None:
+    def _soon(self, path: Path, word: str) -> asyncio.Task[None]:
+        """Write a word just after the answer. Raises: BoardError."""
         if not os.access(path, os.W_OK):
             raise BoardError(f"{path}: cannot be written; this kernel has no such switch, or the agent is not root")
-        asyncio.get_running_loop().call_later(SOON_S, path.write_text, word)
+
+        async def write() -> None:
+            await asyncio.sleep(SOON_S)
+            _write(path, word)
+
+        return self._kept(write(), self._coming)
 
     def _text(self, name: str) -> str:
         try:
@@ -307,3 +363,10 @@ class FaultAgent:
             return str(settings["node"]["name"])
         except (OSError, KeyError, TypeError, ValueError):
             return socket.gethostname()
+
+
+def _write(path: Path, word: str) -> None:
+    try:
+        path.write_text(word)
+    except OSError as error:
+        raise BoardError(f"{path}: {error.strerror}") from None

@@ -21,9 +21,9 @@ def fill(folder: Path, free_bytes: int) -> int:
     Raises:
         BoardError: there are fewer already, or they cannot be taken.
     """
-    if _free_bytes(folder) <= free_bytes:
-        raise BoardError(f"{folder}: {_free_bytes(folder)} bytes are free, expected more than {free_bytes}")
     before_bytes = _free_bytes(folder)
+    if before_bytes <= free_bytes:
+        raise BoardError(f"{folder}: {before_bytes} bytes are free, expected more than {free_bytes}")
     try:
         descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -31,6 +31,7 @@ def fill(folder: Path, free_bytes: int) -> int:
         finally:
             os.close(descriptor)
     except OSError as error:
+        release(folder)
         raise BoardError(f"{folder}: cannot be filled: {error.strerror}") from None
     return before_bytes - _free_bytes(folder)
 
@@ -50,10 +51,16 @@ def _take(descriptor: int, folder: Path, free_bytes: int) -> None:
 
 def _free_bytes(folder: Path) -> int:
     """Of the file system, with what is kept for root, who runs the node."""
-    state = os.statvfs(folder)
+    try:
+        state = os.statvfs(folder)
+    except OSError as error:
+        raise BoardError(f"{folder}: {error.strerror}") from None
     return state.f_bfree * state.f_frsize
 
 
 def release(folder: Path) -> None:
-    """Give the blocks back."""
-    (folder / NAME).unlink(missing_ok=True)
+    """Give the blocks back. Raises: BoardError."""
+    try:
+        (folder / NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise BoardError(f"{folder / NAME}: {error.strerror}") from None

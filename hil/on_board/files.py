@@ -1,10 +1,12 @@
 """Files of a board that a bench writes and reads: its settings, and what its node has left."""
 
 import os
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from flightsw.errors import ConfigError
+from flightsw.errors import BoardError, ConfigError
+from hil.on_board import permission
 
 SETTINGS: Final = "etc/flatrack"
 MAIN: Final = "node.toml"
@@ -24,15 +26,19 @@ def configure(root: Path, files: dict[str, bytes]) -> None:
         files: path under /etc/flatrack -> content.
 
     Raises:
-        ConfigError: a path leads elsewhere, or there are too many files.
+        ConfigError: a path leads elsewhere or to the permission, which no bench gives itself, or there are too many
+            files.
+        BoardError: a file cannot be written.
     """
     if len(files) > FILES_MAX:
         raise ConfigError(f"configure: {len(files)} files, expected at most {FILES_MAX}")
     folder = root / SETTINGS
     for name in sorted(files, key=lambda name: (name == MAIN, name)):
         path = PurePosixPath(name)
-        if not path.parts or path.is_absolute() or ".." in path.parts:
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
             raise ConfigError(f"configure: {name!r}: expected a path under /{SETTINGS}")
+        if SETTINGS / path == PurePosixPath(permission.FILE):
+            raise ConfigError(f"configure: {name!r}: the permission to strike this board, which no bench gives itself")
         _replace(folder / path, files[name])
 
 
@@ -68,16 +74,21 @@ def listing(root: Path, name: str) -> list[str]:
 
 def _replace(path: Path, data: bytes) -> None:
     """Put a file in its place, durably, readable by root alone: keys are among them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".agent~")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):  # it was never made, or has its name already
+            temporary.unlink()
+        raise BoardError(f"{path}: cannot be written: {error.strerror}") from None

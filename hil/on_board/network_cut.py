@@ -19,7 +19,8 @@ class NetworkCut:
 
     def __init__(self, run: Tool) -> None:
         self._run = run
-        self._shaped: list[str] = []
+        self._shaped: dict[str, bool] = {}
+        """Interface -> whether `tc` has said that it is done: not yet while it runs, nor where it was interrupted."""
         self._down: list[tuple[str, list[str]]] = []
         """Interface -> its routes, as arguments of `ip route replace`."""
 
@@ -34,23 +35,38 @@ class NetworkCut:
         if not cut:
             raise BoardError("this board has no network interface that is up")
         for name in cut:
+            self._shaped[name] = False
             try:
                 await self._run(["tc", "qdisc", "add", "dev", name, "root", "netem", "loss", "100%"])
-                self._shaped.append(name)
+                self._shaped[name] = True
             except BoardError:  # no netem in this kernel, or no tc
+                del self._shaped[name]
                 routes = (await self._run(["ip", "route", "show", "dev", name])).splitlines()
-                await self._run(["ip", "link", "set", "dev", name, "down"])
                 self._down.append((name, routes))
+                await self._run(["ip", "link", "set", "dev", name, "down"])
         return ", ".join([f"{name}: netem" for name in self._shaped] + [f"{name}: down" for name, _ in self._down])
 
     async def end(self) -> None:
-        """Join them again. Raises: BoardError."""
-        for name in self._shaped:
-            await self._run(["tc", "qdisc", "del", "dev", name, "root"])
+        """Join them again, each of them. Raises: BoardError, the first."""
+        errors: list[BoardError] = []
+        for name, is_done in self._shaped.items():
+            try:
+                await self._run(["tc", "qdisc", "del", "dev", name, "root"])
+            except BoardError as error:
+                if is_done:  # else there may be nothing to delete
+                    errors.append(error)
         for name, routes in self._down:
-            await self._run(["ip", "link", "set", "dev", name, "up"])
-            for route in sorted(routes, key=lambda route: route.startswith("default")):  # its gateway's route first
-                words = [word for word in route.split() if word != "linkdown"]
-                await self._run(["ip", "route", "replace", *words, "dev", name])
+            try:
+                await self._up(name, routes)
+            except BoardError as error:
+                errors.append(error)
         self._shaped.clear()
         self._down.clear()
+        if errors:
+            raise errors[0]
+
+    async def _up(self, name: str, routes: list[str]) -> None:
+        await self._run(["ip", "link", "set", "dev", name, "up"])
+        for route in sorted(routes, key=lambda route: route.startswith("default")):  # its gateway's route first
+            words = [word for word in route.split() if word != "linkdown"]
+            await self._run(["ip", "route", "replace", *words, "dev", name])

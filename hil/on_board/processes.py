@@ -32,7 +32,7 @@ class Processes:
 
     def workers(self) -> list[int]:
         """Worker processes, oldest first."""
-        return [pid for pid in self._numbers() if any(word.endswith(WORKER_PROGRAM) for word in self._command(pid)[1:])]
+        return [pid for pid in self._numbers() if _program_of(self._command(pid)).endswith(WORKER_PROGRAM)]
 
     def expect(self, target: str) -> int:
         """The process of a name: manager, launcher or worker.
@@ -64,3 +64,9 @@ class Processes:
             return (self.proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
         except OSError:
             return []
+
+
+def _program_of(words: list[str]) -> str:
+    """What an interpreter runs: its first argument that is no option. `bwrap` and `systemd-run`, which stay beside the
+    worker that they have started, name its program later: theirs is none."""
+    return next((word for word in words[1:] if not word.startswith("-")), "")

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from flightsw.errors import ConfigError, FlatrackError
+from flightsw.errors import BoardError, ConfigError, FlatrackError
 from flightsw.host.control import ControlPeer, serve
 from hil.on_board.agent import FaultAgent
 from hil.on_board.permission import check_permission
@@ -75,7 +75,9 @@ async def _answer(agent: FaultAgent, reads: int, writes: int) -> None:
 
 async def _run(given: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
-    agent = FaultAgent(given.root, run_tool, _set_clock, time.time_ns)
+    is_trial = given.root.resolve() != Path("/")
+    run, set_clock = (_refuse_tool, _refuse_clock) if is_trial else (run_tool, _set_clock)
+    agent = FaultAgent(given.root, run, set_clock, time.time_ns)
     if given.port is not None:
         serving = loop.create_task(serve_port(agent, given.port))
     elif given.socket is not None:
@@ -88,11 +90,22 @@ async def _run(given: argparse.Namespace) -> None:
         with suppress(asyncio.CancelledError):  # by a signal: the end that was asked for
             await serving
     finally:
-        await agent.undo_all()
+        try:
+            await agent.undo_all()
+        finally:
+            await agent.finish_soon()
 
 
 def _set_clock(utc_ns: int) -> None:
     time.clock_settime_ns(time.CLOCK_REALTIME, utc_ns)
+
+
+async def _refuse_tool(command: Sequence[str]) -> str:
+    raise BoardError(f"{command[0]}: not run in a trial under --root: it would act on this machine")
+
+
+def _refuse_clock(utc_ns: int) -> None:
+    raise BoardError("the clock is not set in a trial under --root: it is this machine's")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

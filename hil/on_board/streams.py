@@ -37,7 +37,8 @@ class DescriptorTransport(asyncio.Transport):
 
     def close(self) -> None:
         """End the connection; what still waits to be written is written when it can be at once."""
-        self._write()
+        if not self._is_closing:  # a descriptor that has ended may be another connection's by now
+            self._write()
         self._end(None)
 
     def abort(self) -> None:
@@ -82,6 +83,7 @@ class DescriptorTransport(asyncio.Transport):
         if self._is_closing:
             return
         self._is_closing = True
+        self._waiting.clear()
         self._loop.remove_reader(self._reads)
         self._loop.remove_writer(self._writes)
         self._loop.call_soon(self._protocol.connection_lost, error)

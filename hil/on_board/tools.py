@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from flightsw.errors import BoardError
@@ -32,10 +33,13 @@ async def run_tool(command: Sequence[str]) -> str:
     try:
         async with asyncio.timeout(PATIENCE_S):
             said, complained = await process.communicate()
-    except TimeoutError:
-        process.kill()
+    except BaseException as error:  # also a caller that has gone: what comes next must not meet a tool that still runs
+        with suppress(ProcessLookupError):  # it has just ended
+            process.kill()
         await process.wait()
-        raise BoardError(f"{name}: no end within {PATIENCE_S:g} s") from None
+        if isinstance(error, TimeoutError):
+            raise BoardError(f"{name}: no end within {PATIENCE_S:g} s") from None
+        raise
     if process.returncode:
         words = " ".join((complained or said).decode(errors="replace").split())[:WORDS_CHARACTERS_MAX]
         raise BoardError(f"{' '.join(command)}: exit code {process.returncode}: {words}")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -283,13 +284,16 @@ def test_a_manager_in_its_own_subgroup_has_the_group_above(tmp_path: Path) -> No
 
 def test_the_command_enters_the_group_before_anything_else(tmp_path: Path) -> None:
     laid(tmp_path)
-    group = tmp_path / "entered"
     cgroup = Cgroup2("sat-01", Rlimits(), tmp_path)
     command = cgroup.command(["python", "program"], LIMITS, [])
     assert command[:2] == ("/bin/sh", "-c")
     assert command[3:] == (str(cgroup.group / "cgroup.procs"), "python", "program")
     assert "AS" not in cgroup.setup(LIMITS)["rlimits"]
-    assert not group.exists()
+    procs = cgroup.group / "cgroup.procs"
+    looks = cgroup.command(["/bin/sh", "-c", 'echo $$; cat "$0"', str(procs)], LIMITS, [])
+    assert procs.read_text() == ""
+    pid, entered = subprocess.run(looks, capture_output=True, check=True, text=True).stdout.split()
+    assert entered == pid
 
 
 @pytest.mark.parametrize(
@@ -333,8 +337,20 @@ def test_bubblewrap_sees_what_it_needs_and_no_more() -> None:
     assert "--dev-bind /dev /dev" in " ".join(Bubblewrap().command(["python"], FOR_GPU, []))
 
 
-def test_bubblewrap_that_is_missing_is_named_and_groups_do_without_it() -> None:
+def test_bubblewrap_that_is_missing_is_named_and_groups_do_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Bubblewrap(lambda _: None).obstacle() == "bwrap is not installed"
+    laid(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def in_group() -> tuple[str, ...]:
+        group = next(way for way in isolators("sat-01", tmp_path) if way.name == "cgroup2")
+        return group.command(["python", "program"], LIMITS, [])
+
+    assert in_group()[4:] == ("python", "program")
+    (tmp_path / "bwrap").touch(mode=0o755)
+    assert in_group()[4] == "bwrap"
 
 
 def test_the_limit_of_tasks_is_claimed_only_where_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import gc
 import json
 import mmap
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,50 @@ def test_a_struck_network_takes_the_place_of_the_oldest_session() -> None:
         request = {"input": "x", "output": "y"}
         engine.infer(memoryview(model), request, np.zeros((1, 4, 8, 8), np.float32))
     assert len(engine._sessions) == program.SESSIONS_MAX
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        (np.zeros((1, 2), np.float64), "gives <f8 (1, 2)"),
+        (["a", "sequence"], "gives <U8 (2,)"),
+        (np.zeros((1, 0), np.float32), "0 bytes, expected 1 to"),
+        (np.zeros(17, np.float32), "68 bytes, expected 1 to 64"),
+        (np.zeros((1,) * 9, np.float32), "at most 8 dimensions"),
+    ],
+)
+def test_an_output_that_no_frame_may_hold_is_refused_and_the_worker_goes_on(
+    output: object, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "BODY_BYTES_MAX", 64)
+
+    class Network:
+        errors = program.COMPUTE_ERRORS
+
+        def infer(self, *_: object) -> object:
+            return output
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        asking = program.Manager(ours)
+        request = {"number": 1, "do": "infer", "dtype": "<f4", "shape": [0], "offset": 0, "length": 0}
+        asking.send(request)
+        asking.send({**request, "number": 2})
+        ours.shutdown(socket.SHUT_WR)
+        memory = ModelMemory()
+        memory.place(b"model")
+        descriptor = memory.open_for_reading()
+        try:
+            with pytest.raises(EOFError):
+                program.serve(program.Manager(theirs), program.Models(descriptor), Network())  # type: ignore[arg-type]
+        finally:
+            os.close(descriptor)
+            memory.close()
+        for number in (1, 2):
+            answer, body = asking.receive()
+            assert (answer["number"], bytes(body)) == (number, b"")
+            assert why in answer["error"]
 
 
 @pytest.mark.parametrize("head", [b"XXXX" + bytes(8), b"FRWK" + bytes(4) + b"\xff\xff\xff\xff"])

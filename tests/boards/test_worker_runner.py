@@ -36,6 +36,8 @@ PROOF_MODEL = (ROOT / "boards" / "worker" / "proof.onnx").read_bytes()
 DIGEST = digest_of(MODEL)
 PROFILE = profiles.load("raspberry-pi-4")
 SIGN_BIT = 31
+HUNG_S = 30.0
+"""A wait that lasts so long would never end."""
 HEIGHT, WIDTH = 47, 50
 
 Logged = list[tuple[str, dict[str, object]]]
@@ -382,6 +384,15 @@ manager.recv(1)
             HELLO + "manager.sendall(pack({'number': 1, 'dtype': '|O', 'shape': [1]}, 8) + bytes(8)); os.pause()",
             "Invalid enum",
         ),
+        (
+            HELLO + "manager.sendall(pack({'number': 1, 'shape': [0, 2**31, 2**31, 2**31]}, 0)); os.pause()",
+            "a tensor (0, 2147483648, 2147483648, 2147483648)",
+        ),
+        (
+            HELLO + "n = b'{\"other\":' + 16000 * b'['\n"
+            "manager.sendall(b'FRWK' + len(n).to_bytes(4, 'little') + bytes(4) + n); os.pause()",
+            "recursion",
+        ),
         ("sys.exit('the card is worn out')", "exit code 1: the card is worn out"),
     ],
 )
@@ -391,8 +402,9 @@ async def test_a_worker_that_does_not_keep_to_the_frames_is_killed_and_named(
     runner = await impostor(tmp_path, script.replace("os.pause()", "import signal; signal.pause()"))
     try:
         runner.load(DIGEST, MODEL)
-        with pytest.raises(BoardError) as refused:
-            await steps(runner)
+        async with asyncio.timeout(HUNG_S):
+            with pytest.raises(BoardError) as refused:
+                await steps(runner)
         assert what in str(refused.value)
     finally:
         await runner.close()
@@ -413,6 +425,31 @@ open({str(note)!r}, "w").write(str(child))
     pid = int(note.read_text())
     await runner.close()
     await has_ended(pid)
+
+
+async def test_a_worker_that_dies_before_what_it_has_started_is_noticed_and_nothing_is_left(tmp_path: Path) -> None:
+    note = tmp_path / "child"
+    script = f"""
+child = os.fork()
+if not child:  # holds socket and standard error
+    import signal
+    signal.pause()
+open({str(note)!r}, "w").write(str(child))
+{HELLO}
+os._exit(3)
+"""
+    runner = await impostor(tmp_path, script)
+    try:
+        await runner.ready()
+        pid = int(note.read_text())
+        runner.load(DIGEST, MODEL)
+        async with asyncio.timeout(HUNG_S):
+            with pytest.raises(BoardError, match="exit code 3"):
+                await steps(runner)
+            await has_ended(pid)
+    finally:
+        async with asyncio.timeout(HUNG_S):
+            await runner.close()
 
 
 # -- interpreter, and what is reported

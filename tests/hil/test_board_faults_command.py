@@ -111,6 +111,25 @@ def test_a_wrong_board_is_named(lab):
         fault(lab, "sat-04", "panic")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("cut-network", "--for", "21"), "21.0 is not in the range 0.0<x<=20.0"),  # ssh would give up
+        (("step-clock", "--step", "inf"), "inf is not in the range"),
+    ],
+)
+def test_what_the_agent_could_not_do_is_refused_here(lab, words, why):
+    code, printed = fault(lab, "sat-03", *words)
+    assert code == 2
+    assert why in printed
+
+
+def test_a_panic_comes_though_the_command_ends_at_once(lab):
+    (lab / "proc/sysrq-trigger").touch()
+    assert fault(lab, "sat-03", "panic") == (0, "sat-03: panic\n")
+    assert (lab / "proc/sysrq-trigger").read_text() == "c"
+
+
 def test_every_fault_is_a_method_of_the_agent_with_as_many_arguments(lab):
     handlers = FaultAgent(lab, None, None, None).handlers()
     for one in FAULTS:

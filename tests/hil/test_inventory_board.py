@@ -147,3 +147,9 @@ def test_a_board_without_a_uart_says_so(tmp_path):
     assert isinstance(board, InventoryBoard)
     with pytest.raises(ConfigError, match="board pi-1: has no uart"):
         board.wire()
+
+
+def test_a_board_opens_the_uart_of_its_own_header(tmp_path):
+    scenario = with_boards(tmp_path, sat_01="pi-2")
+    wire = open_boards(scenario).of(scenario.nodes[0]).wire()
+    assert wire.url == "serial://header?baud=57600"

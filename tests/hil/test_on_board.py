@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from flightsw.errors import BoardError, ConfigError, ControlError, LinkBroken, LinkTimeout
-from hil.on_board.agent import FaultAgent
+from hil.on_board import disk_fill
+from hil.on_board.agent import STEP_S_MAX, FaultAgent
 from hil.on_board.memory import PAGE_BYTES, ProcessMemory
 from hil.on_board.network_cut import NetworkCut
 from hil.on_board.processes import Processes
 from hil.on_board.remote import AgentPeer
+from hil.on_board.streams import DescriptorTransport
+from hil.on_board.tools import run_tool
 from hil.on_board.uart_cut import UartCut, uart_of
 from hil.sim.loop import VirtualLoop
 
@@ -27,12 +30,12 @@ import mmap, os, sys
 memory = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 memory[:] = b"\\x55" * len(memory)
 file = os.memfd_create("flatrack-models")
-os.truncate(file, 1 << 16)
-models = mmap.mmap(file, 1 << 16)
-models[:] = b"\\xaa" * len(models)
+os.truncate(file, 1 << 17)
+models = mmap.mmap(file, 1 << 17)
+models[: 1 << 16] = b"\\xaa" * (1 << 16)  # the other half is never touched
 print("ready", flush=True)
 for line in sys.stdin:
-    wrong = len(memory) - memory[:].count(0x55), len(models) - models[:].count(0xAA)
+    wrong = len(memory) - memory[:].count(0x55), (1 << 16) - models[: 1 << 16].count(0xAA)
     print(*wrong, flush=True)
 """
 
@@ -184,6 +187,22 @@ def test_the_main_settings_come_last_and_a_wrong_path_stops_the_rest(root):
         agent.configure({str(number): b"" for number in range(257)})
 
 
+def test_a_bench_does_not_give_itself_permission(root):
+    with pytest.raises(ConfigError, match=r"'./bench.toml': the permission to strike this board"):
+        FaultAgent(root, None, None, None).configure({"./bench.toml": b"allows_faults = false\n"})
+    assert (root / "etc/flatrack/bench.toml").read_text() == "allows_faults = true\n"
+
+
+def test_a_setting_that_cannot_be_written_is_named_and_leaves_nothing(root):
+    (root / "etc/flatrack/taken").mkdir()
+    (root / "etc/flatrack/taken/by").touch()
+    agent = FaultAgent(root, None, None, None)
+    for name in ("taken", "bench.toml/under"):
+        with pytest.raises(BoardError, match=f"etc/flatrack/{name}: cannot be written: "):
+            agent.configure({name: b"content"})
+    assert agent.files("/etc/flatrack") == ["bench.toml", "taken/by"]
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "/var/lib/flatrack/../../../etc/passwd", "/etc/flatrack/link", "/proc/1/mem"]
 )
@@ -205,6 +224,16 @@ def test_the_clock_is_set_and_stepped(root):
 
     with pytest.raises(BoardError, match="the clock cannot be set: not root"):
         FaultAgent(root, None, refused, lambda: 0).set_clock(1)
+
+
+def test_a_step_of_the_clock_has_bounds(root):
+    async def scene():
+        async with agent_of(root) as agent:
+            for step_s in (float("inf"), float("nan"), -2 * STEP_S_MAX):
+                with pytest.raises(ControlError, match=r"step_clock: step_s is .*: Expected `float` [<>]="):
+                    await agent.call("step_clock", step_s)
+
+    asyncio.run(scene())
 
 
 # Processes
@@ -235,6 +264,22 @@ def test_a_worker_is_found_by_its_path_and_killed(root):
     asyncio.run(scene())
     worker.communicate()
     assert worker.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        ("bwrap", "--unshare-all", "--cap-drop", "ALL", "--ro-bind-try", "/usr", "/usr", "--"),
+        ("systemd-run", "--pipe", "--wait", "--unit=flatrack-worker", "-p", "MemoryMax=1", "--"),
+        ("/bin/sh", "-c", '(systemctl stop it) >/dev/null 2>&1; exec "$@"', "sh", "systemd-run", "--"),
+    ],
+)
+def test_what_has_started_a_worker_is_none(root, wrapper):
+    worker = ("/usr/bin/python3", "-I", "/opt/flatrack/boards/worker/program.py", "{}")
+    for pid, words in ((71, (*wrapper, *worker)), (72, worker)):
+        (root / "proc" / str(pid)).mkdir()
+        (root / "proc" / str(pid) / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))
+    assert Processes(root / "proc").workers() == [72]
 
 
 def test_a_node_is_killed_by_the_signal_that_was_asked_for(root, victim):
@@ -591,9 +636,147 @@ def test_the_service_is_started_stopped_and_read_by_the_boards_tools(root):
 
 def test_a_tool_that_fails_is_quoted(root):
     async def scene():
+        with pytest.raises(BoardError, match=r"exit code 1: .*no_such_module"):
+            await FaultAgent(root, run_tool, None, None).module("boards.no_such_module", [])
+
+    asyncio.run(scene())
+
+
+def test_a_tool_whose_caller_has_gone_is_ended(tmp_path):
+    async def scene():
+        script = f"echo $$ > {tmp_path / 'pid'}; exec sleep 3600"
+        running = asyncio.create_task(run_tool(["sh", "-c", script]))
+        await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+
+    asyncio.run(scene())
+
+
+# What does not begin, and what does not end
+
+
+def test_all_that_lasts_is_tried_and_the_first_error_comes_last(root, victim):
+    tools = Tools()
+
+    async def scene():
+        agent = FaultAgent(root, tools, None, None)
+        agent.freeze()
+        await agent.throttle(0.5, 60.0)
+        tools.missing = ("systemctl",)
+        agent.stop_watchdog()
+        with pytest.raises(BoardError, match="systemctl: not on this board"):
+            await agent.undo_all()
+        assert agent.hello()["faults"] == []
+        assert (root / "sys/fs/cgroup/init.scope/cgroup.freeze").read_text() == "0", "though the one before it failed"
+
+    play(scene)
+
+
+def test_a_fault_that_does_not_begin_does_not_last(root):
+    tools = Tools(missing=("systemctl",))
+
+    async def scene():
+        agent = FaultAgent(root, tools, None, None)
+        with pytest.raises(BoardError, match="systemctl: not on this board"):
+            await agent.throttle(0.5, 60.0)
+        assert agent.hello()["faults"] == []
+        tools.missing = ()
+        await agent.throttle(0.5, 60.0)
+        assert agent.hello()["faults"] == ["throttle"]
+        await agent.undo()
+
+    play(scene)
+
+
+def test_one_interface_that_cannot_be_cut_joins_the_others_again(root):
+    async def run(words):
+        ran.append(" ".join(words))
+        if (words[0] == "tc" and words[4] == "eth1") or words[:2] == ["ip", "route"]:
+            raise BoardError(f"{words[0]}: not for eth1")
+        return LINKS[:-1] + ', {"ifname": "eth1"}]'
+
+    async def scene():
+        agent = FaultAgent(root, run, None, None)
+        with pytest.raises(BoardError, match="ip: not for eth1"):
+            await agent.cut_network(60.0)
+        assert agent.hello()["faults"] == []
+
+    ran = []
+    play(scene)
+    assert ran[-1] == "tc qdisc del dev eth0 root"
+
+
+def test_a_cut_whose_caller_goes_while_it_begins_is_undone(root):
+    async def run(words):
+        ran.append(" ".join(words))
+        if words[:3] == ["tc", "qdisc", "add"]:
+            await asyncio.sleep(1)
+        return LINKS
+
+    async def scene():
+        agent = FaultAgent(root, run, None, None)
+        cutting = asyncio.create_task(agent.cut_network(60.0))
+        await asyncio.sleep(0.5)
+        cutting.cancel()
+        await asyncio.wait([cutting])
+        assert agent.hello()["faults"] == []
+
+    ran = []
+    play(scene)
+    assert ran[1:] == ["tc qdisc add dev eth0 root netem loss 100%", "tc qdisc del dev eth0 root"]
+
+
+def test_the_end_waits_for_a_fault_that_is_being_begun_or_undone(root):
+    async def run(words):
+        await asyncio.sleep(5 if "add" in words else 1)
+        ran.append(" ".join(words))
+        return LINKS
+
+    async def scene():
+        agent = FaultAgent(root, run, None, None)
+        cutting = asyncio.create_task(agent.cut_network(60.0))
+        await asyncio.sleep(1.5)
+        await agent.undo_all()
+        await cutting
+        assert ran[1:] == ["tc qdisc add dev eth0 root netem loss 100%", "tc qdisc del dev eth0 root"]
+        ran.clear()
+        await agent.cut_network(10.0)
+        await asyncio.sleep(10.5)  # its end is under way
+        assert agent.hello()["faults"] == []
+        await agent.undo_all()
+        assert ran[2:] == ["tc qdisc del dev eth0 root"]
+
+    ran = []
+    play(scene)
+
+
+def test_a_disk_that_cannot_be_filled_is_given_back(root, monkeypatch):
+    def broken(descriptor, *_):
+        os.write(descriptor, b"taken")
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "posix_fallocate", broken)
+    agent = FaultAgent(root, None, None, None)
+    with pytest.raises(BoardError, match="cannot be filled: Input/output error"):
+        agent.fill_disk(0)
+    assert not (root / "var/lib/flatrack" / disk_fill.NAME).exists()
+    assert agent.hello()["faults"] == []
+    (root / "var/lib/flatrack").rmdir()
+    with pytest.raises(BoardError, match="var/lib/flatrack: No such file"):
+        agent.fill_disk(0)
+
+
+def test_a_trial_does_nothing_to_the_machine_it_runs_on(root):
+    async def scene():
         async with agent_of(root) as agent:
-            with pytest.raises(ControlError, match=r"exit code 1: .*no_such_module"):
-                await agent.call("module", "boards.no_such_module", [])
+            with pytest.raises(ControlError, match="journalctl: not run in a trial under --root"):
+                await agent.call("log")
+            with pytest.raises(ControlError, match="the clock is not set in a trial under --root"):
+                await agent.call("step_clock", 0.0)
 
     asyncio.run(scene())
 
@@ -612,6 +795,29 @@ def test_a_panic_comes_after_its_answer(root):
         (root / "proc/sysrq-trigger").unlink()
         with pytest.raises(BoardError, match="this kernel has no such switch"):
             agent.panic()
+
+    play(scene)
+
+
+def test_a_panic_comes_also_when_the_bench_goes_at_once(root):
+    async def scene():
+        async with agent_of(root) as agent:
+            await agent.call("panic")
+
+    asyncio.run(scene())
+    assert (root / "proc/sysrq-trigger").read_text() == "c"
+
+
+def test_a_watchdog_that_is_fed_again_at_once_is_not_starved_later(root):
+    freezer = root / "sys/fs/cgroup/init.scope/cgroup.freeze"
+
+    async def scene():
+        agent = FaultAgent(root, None, None, None)
+        agent.stop_watchdog()
+        await agent.undo_all()
+        await agent.finish_soon()
+        await asyncio.sleep(1)
+        assert freezer.read_text() == "0"
 
     play(scene)
 
@@ -661,6 +867,33 @@ def test_an_agent_on_a_port_answers_through_it(root, line):
         assert b"boot_id" in answer
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
+
+    asyncio.run(scene())
+
+
+def test_an_answer_that_did_not_leave_is_not_sent_to_the_next_bench():
+    async def scene():
+        reads, writes = os.pipe()
+        transport = DescriptorTransport(asyncio.Protocol(), reads, writes)
+        transport.write(bytes(1 << 20))
+        assert transport.get_write_buffer_size() > 0
+        transport.abort()
+        assert transport.get_write_buffer_size() == 0
+        while read(reads):
+            pass
+        other = DescriptorTransport(asyncio.Protocol(), reads, writes)
+        other._loop.remove_reader(reads)  # this test reads
+        other.write(b"next" * (1 << 16))
+        transport.close()
+        got = bytearray()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(got) < 4 << 16:
+                got += read(reads)
+                await asyncio.sleep(0)
+        assert got == b"next" * (1 << 16)
+        other.close()
+        os.close(reads)
+        os.close(writes)
 
     asyncio.run(scene())
 

@@ -4,7 +4,7 @@
 |---|---|---|---|---|---|---|
 | `systemd` | cgroup | cgroup | cgroup | none | read-only | none new, user of its own |
 | `cgroup2` | cgroup | cgroup | cgroup | as bubblewrap or rlimits, whichever there is | | |
-| `bubblewrap` | rlimit | – | – | none | read-only, few | none |
+| `bubblewrap` | rlimit | – | rlimit, not for root | none | read-only, few | none |
 | `rlimits` | rlimit | – | rlimit, not for root | none where it may | no writing | none new |
 
 An `Isolator` (`isolation.isolator`) makes the command that starts a confined program, and says what the program has to
