@@ -227,7 +227,7 @@ class WorkerProcess:
             with suppress(ProcessLookupError, PermissionError):  # it has ended, or is its unit's to end
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         if self._child is not None:  # it may have ended, and what it has started live on
-            with suppress(ProcessLookupError, PermissionError):
+            with suppress(ProcessLookupError, PermissionError):  # as above: all of it has ended
                 os.killpg(self._child.pid, signal.SIGKILL)
 
     def _reason(self, code: int) -> str:
