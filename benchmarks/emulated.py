@@ -18,11 +18,11 @@ from statistics import median
 
 from report import Report
 
-from hil.emulation.disk import Overlay
 from hil.emulation.image import ImageFiles, build
 from hil.emulation.machine import Machine
 from hil.emulation.ram_flips import Outcome, RamFlips, outcomes
 from hil.emulation.ready import TAG, ready_snapshot, wait_for_agent
+from hil.emulation.snapshot import Snapshot
 from hil.emulation.tools import scratch_folder
 from hil.faults.weights import wilson_95
 
@@ -53,7 +53,7 @@ async def _measure(report: Report, files: ImageFiles, folder: Path, given: argpa
     begun_s = time.perf_counter()
     ready = await ready_snapshot(files)
     report.add("first boot to the snapshot", time.perf_counter() - begun_s, "s", "< 60")
-    report.add("snapshot", ready.path.stat().st_size / 1e6, "MB")
+    report.add("snapshot", ready.ram.stat().st_blocks * 512 / 1e6, "MB")
     times_s = [await _restored(files, folder, ready, 1) for _ in range(given.restores)]
     report.add("restore to first answer", median(times_s), "s", "< 1")
     report.add(
@@ -61,6 +61,7 @@ async def _measure(report: Report, files: ImageFiles, folder: Path, given: argpa
     )
     board = Machine(files, folder, "board", origin=ready)
     await board.start()
+    await board.save(TAG)
     begun_s = time.perf_counter()
     await board.load(TAG)
     await wait_for_agent(board)
@@ -70,7 +71,7 @@ async def _measure(report: Report, files: ImageFiles, folder: Path, given: argpa
     board.close()
 
 
-async def _restored(files: ImageFiles, folder: Path, ready: Overlay, count: int) -> float:
+async def _restored(files: ImageFiles, folder: Path, ready: Snapshot, count: int) -> float:
     """How long until boards that are started together have all answered [s]."""
     boards = [Machine(files, folder, f"board{number}", origin=ready) for number in range(count)]
 

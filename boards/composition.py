@@ -20,6 +20,7 @@ from boards.support.boot_evidence import Verdict, judge
 from boards.support.boot_note import BootNote, load_note, note_of_start, store_note
 from boards.support.hardware import BoardHardware, open_hardware
 from boards.support.tools import Tool, run_tool
+from boards.worker.isolation.proof import Proofs
 from boards.worker.runner import WorkerRunner, open_runner
 from boards.worker.settings import WorkerSettings
 from flightsw.compute.inference import InferenceCache
@@ -161,7 +162,12 @@ def restored(
 
 
 async def open_jobs(
-    settings: NodeSettings, profile: BoardProfile, log: Log, time_scale: float, resources: AsyncExitStack
+    settings: NodeSettings,
+    profile: BoardProfile,
+    log: Log,
+    time_scale: float,
+    resources: AsyncExitStack,
+    proofs: Proofs | None = None,
 ) -> tuple[Runner, Callable[[], Sequence[Capability]]]:
     """What runs the steps of jobs, and what of the board it knows better than the board does.
 
@@ -171,7 +177,7 @@ async def open_jobs(
     worker = settings.worker or WorkerSettings()
     if settings.board.kind == SIMULATED or worker.isolation == "inline":
         return SimulatedRunner(profile, InferenceCache()), _inline_capabilities
-    runner = await open_runner(worker, profile, name=settings.node.name, log=log, time_scale=time_scale)
+    runner = await open_runner(worker, profile, name=settings.node.name, log=log, time_scale=time_scale, proofs=proofs)
     resources.push_async_callback(runner.close)
     return runner, runner.capabilities
 

@@ -45,8 +45,9 @@ from boards.simulated.strikes import BoardStrikes
 from boards.simulated.world import World
 from boards.slots import SLOT_NAMES, DiskSlots, open_slots
 from boards.support.tools import Tool, run_tool
-from boards.waiting import wait_for_settings
+from boards.waiting import load_ahead, wait_for_settings
 from boards.watchdog import LastWords, ProgramWatchdog
+from boards.worker.isolation.proof import Proofs
 from flightsw.config import BoardProfile, NodeConfig
 from flightsw.errors import ConfigError, FlatrackError, StorageError
 from flightsw.host.control import parse_address
@@ -102,6 +103,7 @@ class NodeProgram:
         loop: what it runs on.
         slots: folder of the slots and the slot that runs, when a launcher has started it.
         tool: runs the operating system's tools.
+        proofs: of memory limits, made before.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class NodeProgram:
         loop: PacedLoop,
         slots: tuple[Path, str] | None = None,
         tool: Tool = run_tool,
+        proofs: Proofs | None = None,
     ) -> None:
         self._settings = settings
         self._base = base
@@ -121,6 +124,7 @@ class NodeProgram:
         self._loop = loop
         self._slots = slots
         self._tool = tool
+        self._proofs = proofs
         self._state_path = base / settings.board.state
         self._next_cause: ResetCause = ResetCause.POWER_CYCLE
         self._port: BenchPort | None = None
@@ -164,7 +168,7 @@ class NodeProgram:
         bus.power_on(cause)
         self._is_on = True
         async with watchdog.waiting():
-            runner, abilities = await open_jobs(settings, profile, log, loop.time_scale, resources)
+            runner, abilities = await open_jobs(settings, profile, log, loop.time_scale, resources, self._proofs)
         hardware = None if sensors is None else NodeHardware(sensors, clock, (abilities,))
         board: Board = bus
         if hardware is not None and settings.board.kind != SIMULATED:
@@ -352,7 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if (given.slots is None) != (given.slot is None):
         parser.error("--slots and --slot come together, from python -m boards.launcher")
-    if given.await_config and not wait_for_settings(given.config, NAME):
+    proofs = Proofs()
+    if given.await_config and not wait_for_settings(given.config, NAME, lambda: load_ahead(proofs)):
         return Exit.STOPPED
     try:
         settings = load_settings(given.config, NodeSettings)
@@ -361,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return misconfigured(NAME, error)
     cause = None if given.cause is None else ResetCause[given.cause]
     slots = None if given.slots is None else (given.slots, given.slot)
-    program = NodeProgram(settings, given.config.parent, cause, given.bench, loop, slots)
+    program = NodeProgram(settings, given.config.parent, cause, given.bench, loop, slots, proofs=proofs)
     return run(NAME, loop, program.compose)
 
 

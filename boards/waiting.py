@@ -1,17 +1,30 @@
 """Waiting for the settings: a board is loaded before anybody has told it who it is.
 
-A snapshot of an emulated board holds a program that has imported all it needs and waits here; what is restored from it
-is a node as soon as its settings lie there. While it waits it strokes the service manager as a running node does, and a
-signal ends it as one.
+A snapshot of an emulated board holds a program that has loaded and tried what does not depend on its settings, and
+waits here; what is restored from it is a node as soon as its settings lie there. While it waits it strokes the service
+manager as a running node does, and a signal ends it as one.
 """
 
+import asyncio
 import select
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from boards.settings import NodeSettings
+from boards.simulated.world import World
 from boards.watchdog import ServiceManager
+from boards.worker.isolation.proof import Proofs
+from boards.worker.runner import prove_ahead
+from boards.worker.settings import WorkerSettings
+from flightsw.dictionary import flight_dictionary
+from flightsw.errors import FlatrackError
+from flightsw.net.plans import PlanRow
 
 POLL_S: Final = 0.02
 """Time between two looks at the file [s of the machine]: short beside the boot that follows."""
@@ -20,12 +33,30 @@ STROKE_S: Final = 1.0
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def wait_for_settings(path: Path, name: str) -> bool:
+def load_ahead(proofs: Proofs) -> None:
+    """Do what every node does at its start, and what comes out the same whoever it will be: read the dictionary, build
+    the decoders of settings, and try how jobs can be confined when the settings do not say otherwise.
+
+    Args:
+        proofs: takes what was tried.
+    """
+    flight_dictionary()
+    for kind in (NodeSettings, World, list[PlanRow]):
+        with suppress(msgspec.ValidationError):  # nothing is a wrong setting; what is wanted is the decoder
+            msgspec.convert(None, kind)
+    try:
+        asyncio.run(prove_ahead(WorkerSettings(), proofs))
+    except FlatrackError:
+        return  # whether it matters is known with the settings, and said then
+
+
+def wait_for_settings(path: Path, name: str, load: Callable[[], None]) -> bool:
     """Return when the file is there; False when a signal has asked for the end first.
 
     Args:
         path: of the file. Whoever writes it puts it there whole.
         name: of the program, for what it says on standard error.
+        load: called before the wait, if there is one.
     """
     if path.exists():
         return True
@@ -33,6 +64,8 @@ def wait_for_settings(path: Path, name: str) -> bool:
     before = {number: signal.signal(number, lambda got, _: told.append(got)) for number in ENDING_SIGNALS}
     manager = ServiceManager()
     try:
+        manager.stroke()
+        load()
         sys.stderr.write(f"{name}: waits for {path}\n")
         sys.stderr.flush()
         looks_count = 0

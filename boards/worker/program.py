@@ -52,6 +52,8 @@ GREETING = b"F"
 SESSIONS_MAX = 4
 """Networks that are kept ready: a board runs one or two, and a struck one is another."""
 ERROR_CHARACTERS_MAX = 1000
+NICE = 10
+"""Below the manager, whose cycle goes before any job on a board with few cores."""
 HOG_EXIT = 42
 """How a hog ends that was refused memory."""
 HOG_PIECE_BYTES = 4 * 1024 * 1024
@@ -270,6 +272,7 @@ def confine(setup: dict[str, Any]) -> str:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name, value in setup.get("rlimits", {}).items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    os.nice(NICE)
     os.chdir("/")
     return trouble
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from boards.worker.channel import Confinement, Hello, Refused
 from boards.worker.interpreter import Interpreter, find_interpreter
 from boards.worker.isolation.isolator import Limits
-from boards.worker.isolation.proof import Choice, choose, isolators
+from boards.worker.isolation.proof import Choice, Proofs, choose, isolators
 from boards.worker.memory import ModelMemory, Place
 from boards.worker.process import WorkerProcess
 from boards.worker.report import capabilities_of
@@ -29,6 +29,8 @@ from flightsw.errors import BoardError, ConfigError
 from flightsw.ports import Capability, Log, Model, ProductChecks
 
 GPU_PROVIDERS: Final = ("cuda", "tensorrt")
+AHEAD: Final = "ahead"
+"""Name of a worker that is only tried, before its node has one."""
 
 
 class WorkerRunner:
@@ -250,6 +252,29 @@ class WorkerRunner:
         self._log("worker.died", {"pid": pid, "reason": why})
 
 
+async def prove_ahead(settings: WorkerSettings, proofs: Proofs) -> None:
+    """Make the proofs that a worker of these settings will need, before anybody has said on which board it is.
+
+    Raises:
+        FlatrackError: as of `open_runner`.
+    """
+    interpreter = await find_interpreter(settings.python, 1.0)
+    await choose(
+        settings.isolation, isolators(AHEAD), _limits(settings, 0, interpreter), interpreter, 1.0, proofs=proofs
+    )
+
+
+def _limits(settings: WorkerSettings, board_bytes: float, interpreter: Interpreter) -> Limits:
+    """What a worker may take of a board with so much memory."""
+    is_gpu = settings.provider in GPU_PROVIDERS or (settings.provider == "auto" and interpreter.is_for_gpu)
+    return Limits(
+        memory_bytes=settings.memory_bytes or round(MEMORY_SHARE * board_bytes),
+        cpu_cores=settings.cpu_cores,
+        tasks_max=settings.tasks_max,
+        needs_gpu=is_gpu,
+    )
+
+
 async def open_runner(
     settings: WorkerSettings,
     profile: BoardProfile,
@@ -257,6 +282,7 @@ async def open_runner(
     name: str,
     log: Log,
     time_scale: float = 1.0,
+    proofs: Proofs | None = None,
     tries_all: bool = False,
 ) -> WorkerRunner:
     """Find out how jobs can be confined on this board, and start a worker; it need not be ready when this returns.
@@ -267,6 +293,7 @@ async def open_runner(
         name: of the node: unique on this machine.
         log: the on-board log.
         time_scale: seconds of the loop in a second of the machine.
+        proofs: of memory limits, made before.
         tries_all: whether ways of isolation are tried that are not needed for the choice.
 
     Raises:
@@ -275,15 +302,10 @@ async def open_runner(
     """
     assert settings.isolation != "inline", "then there is no worker"
     interpreter = await find_interpreter(settings.python, time_scale)
-    is_gpu = settings.provider in GPU_PROVIDERS or (settings.provider == "auto" and interpreter.is_for_gpu)
-    limits = Limits(
-        memory_bytes=settings.memory_bytes or round(MEMORY_SHARE * profile.memory_bytes.value),
-        cpu_cores=settings.cpu_cores,
-        tasks_max=settings.tasks_max,
-        needs_gpu=is_gpu,
+    limits = _limits(settings, profile.memory_bytes.value, interpreter)
+    choice = await choose(
+        settings.isolation, isolators(name), limits, interpreter, time_scale, proofs=proofs, tries_all=tries_all
     )
-    ways = isolators(name)
-    choice = await choose(settings.isolation, ways, limits, interpreter, time_scale, tries_all=tries_all)
     log(
         "worker.isolation",
         {"way": choice.isolator.name, "proof": choice.proof.detail, "refused": choice.refusals},

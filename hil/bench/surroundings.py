@@ -10,10 +10,10 @@ from hil.bench.lab_boards import Machines
 from hil.bench.pace import Pace
 from hil.bench.scenario import Scenario
 from hil.emulation.command_line import RAM_MIB
-from hil.emulation.disk import Overlay
 from hil.emulation.image import ImageFiles, build, cache_folder
 from hil.emulation.machine import Machine
 from hil.emulation.ready import ready_snapshot
+from hil.emulation.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,6 @@ def prepare_surroundings(scenario: Scenario) -> Surroundings:
     return Surroundings(machines_of(files, ready), boards)
 
 
-def machines_of(files: ImageFiles, ready: Overlay) -> Machines:
+def machines_of(files: ImageFiles, ready: Snapshot) -> Machines:
     """What makes machines that are restored from a snapshot."""
     return lambda name, folder, on_end: Machine(files, folder, name, origin=ready, ram_mib=ready.ram_mib, on_end=on_end)

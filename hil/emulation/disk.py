@@ -5,29 +5,14 @@ what QEMU had not yet entered into the file's tables. A real card is worse: it m
 and parts of a write. That is what `hil.emulation.torn_writes` is for.
 """
 
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from flightsw.errors import ConfigError
 from hil.emulation.tools import call, scratch_folder
 
 DEBUGFS_SAYS: Final = ("debugfs ",)
 """How the only line of debugfs begins that is no error; its exit code is always 0."""
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A disk that holds the snapshot of a running machine."""
-
-    path: Path
-    """A qcow2 file over the image's disk."""
-    tag: str
-    """Name of the snapshot in it."""
-    ram_mib: int
-    """RAM of the machine that it is of; one that is restored must have as much."""
 
 
 def make_overlay(disk: Path, path: Path) -> None:
@@ -40,14 +25,6 @@ def make_layer(disk: Path, size_bytes: int, path: Path) -> None:
     """Make an empty layer over an overlay that a machine has open. Raises: ConfigError."""
     path.unlink(missing_ok=True)
     call("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", disk.absolute(), "-F", "qcow2", path, str(size_bytes))
-
-
-def copy_overlay(overlay: Overlay, path: Path) -> None:
-    """Take an overlay with its snapshot as one's own. Raises: ConfigError: the file cannot be written."""
-    try:
-        shutil.copyfile(overlay.path, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
 
 
 def copy_with_files(disk: Path, files: Mapping[str, bytes], to: Path) -> None:

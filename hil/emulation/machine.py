@@ -17,6 +17,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -31,15 +32,18 @@ from flightsw.link.pacing import lab_s
 from flightsw.ports import Random
 from hil.emulation import gdb, qmp
 from hil.emulation.command_line import DISK, OVERLAY, RAM_MIB, RASPI3B_RAM_MIB, Wiring, arguments
-from hil.emulation.disk import Overlay, copy_overlay, make_layer, make_overlay
+from hil.emulation.disk import make_layer, make_overlay
 from hil.emulation.image import ImageFiles
 from hil.emulation.memory import GuestMemory
+from hil.emulation.snapshot import WITHOUT_SHARED_RAM, Snapshot
 from hil.emulation.tools import find
 from hil.emulation.torn_writes import Torn, tear
 
 QEMU: Final = "qemu-system-aarch64"
 START_S_MAX: Final = 30.0
-"""How long QEMU may take until it answers [s of the machine]: it reads a snapshot of some 200 MB, others do too."""
+"""How long QEMU may take until it runs [s of the machine]: a few tenths alone, and others use the machine too."""
+POLL_S: Final = 0.01
+"""Time between two questions whether QEMU has read or written a snapshot [s of the machine]."""
 CONSOLE_LOG: Final = "console.log"
 QEMU_LOG: Final = "qemu.log"
 LAST_WORDS_CHARACTERS: Final = 2_000
@@ -58,7 +62,7 @@ class Machine:
         files: image that it boots.
         folder: for its sockets, console and disk; its path must be short enough for sockets.
         name: begins the names of those.
-        origin: snapshot that the first start restores; later starts are cold boots of the same disk.
+        origin: snapshot that the first start takes up; later starts are cold boots of the same disk.
         ram_mib: RAM [MiB].
         gdb: whether the debugger's stub is there.
         ssh_port: TCP port of this machine that leads to the guest's sshd; None for none.
@@ -73,7 +77,7 @@ class Machine:
         folder: Path,
         name: str,
         *,
-        origin: Overlay | None = None,
+        origin: Snapshot | None = None,
         ram_mib: int = RAM_MIB,
         gdb: bool = False,
         ssh_port: int | None = None,
@@ -130,14 +134,16 @@ class Machine:
         assert self._process is None, f"{self.name} runs already"
         origin, self._origin = self._origin, None
         if origin is not None:
-            copy_overlay(origin, self.disk_path)
+            origin.lay(self.memory, self.disk_path)
         elif not self.disk_path.exists():
             make_overlay(self.files.disk, self.disk_path)
-        self._launch(origin)
+        self._launch(*(() if origin is None else ("-incoming", "defer")))
         try:
             async with asyncio.timeout(lab_s(START_S_MAX)):
                 self._qmp = await qmp.connect(self._qmp_path, self._on_event)
                 await self._qmp.run("query-status")
+                if origin is not None:
+                    await self._take_up(origin)
         except (TimeoutError, OSError, BoardError) as error:
             await self.kill()
             raise BoardError(
@@ -234,10 +240,28 @@ class Machine:
         self._check_no_filter()
         await self._monitor(f"loadvm {tag}")
 
-    def snapshot(self, tag: str) -> Overlay:
-        """What was saved, for other machines to start from; this one must have no power."""
-        assert self._process is None, "QEMU writes to the file"
-        return Overlay(self.disk_path, tag, self.ram_mib)
+    async def capture(self, folder: Path) -> Snapshot:
+        """Save the running machine for others to start from; it has no power afterwards.
+
+        Args:
+            folder: empty.
+
+        Raises:
+            BoardError: QEMU does not save it.
+            ConfigError: the files cannot be written.
+        """
+        self._check_no_filter()
+        snapshot = Snapshot(folder, self.ram_mib)
+        await self.freeze()
+        await self._share_ram(True)
+        await self._run("migrate", uri=f"exec:cat > {shlex.quote(str(snapshot.state))}")
+        while (status := (await self._run("query-migrate"))["status"]) != "completed":
+            if status == "failed":
+                raise BoardError(f"{self.name}: QEMU does not save it: {self.last_words()}")
+            await asyncio.sleep(lab_s(POLL_S))
+        snapshot.take(self.memory, self.disk_path)
+        await self.kill()
+        return snapshot
 
     # -- faults
 
@@ -305,6 +329,20 @@ class Machine:
         )
         await self._attach("recorder")
 
+    async def _take_up(self, snapshot: Snapshot) -> None:
+        """Read the state of the devices, and run."""
+        await self._share_ram(True)
+        await self._run("migrate-incoming", uri=f"exec:cat {shlex.quote(str(snapshot.state))}")
+        while (await self._run("query-status"))["status"] == "inmigrate":
+            await asyncio.sleep(lab_s(POLL_S))
+        await self._share_ram(False)  # or snapshots of its own would lack RAM
+        await self.resume()
+
+    async def _share_ram(self, is_on: bool) -> None:
+        """Whether RAM stays out of what is saved and restored."""
+        capability = {"capability": WITHOUT_SHARED_RAM, "state": is_on}
+        await self._run("migrate-set-capabilities", capabilities=[capability])
+
     def _check_no_filter(self) -> None:
         if self._filter:  # QEMU 7.2 leaves a drive that does not answer behind when it restores one below a filter
             raise BoardError(f"{self.name}: no snapshots with a block error or a recording set")
@@ -327,8 +365,12 @@ class Machine:
         if text := await self._qmp.monitor(line):  # these lines print errors alone
             raise BoardError(f"{self.name}: {line}: {text}")
 
-    def _launch(self, origin: Overlay | None) -> None:
-        """Start QEMU. The bench listens on its sockets before it, so that who connects never comes too early."""
+    def _launch(self, *more: str) -> None:
+        """Start QEMU. The bench listens on its sockets before it, so that who connects never comes too early.
+
+        Args:
+            more: arguments of QEMU.
+        """
         qemu = find(QEMU)
         listeners: list[socket.socket] = []
         try:
@@ -346,9 +388,7 @@ class Machine:
                 ssh_port=self._ssh_port,
                 watchdog_resets=self._watchdog,
             )
-            command = [qemu, *arguments(self.files, wiring, self.ram_mib)]
-            if origin is not None:
-                command += ["-loadvm", origin.tag]
+            command = [qemu, *arguments(self.files, wiring, self.ram_mib), *more]
             with self._error_path.open("wb") as words:
                 self._process = subprocess.Popen(
                     command,

@@ -15,9 +15,9 @@ from flightsw.errors import BoardError, LinkError
 from flightsw.host import control
 from flightsw.link.pacing import lab_s
 from hil.emulation.command_line import RAM_MIB
-from hil.emulation.disk import Overlay
 from hil.emulation.image import ImageFiles
 from hil.emulation.machine import Machine
+from hil.emulation.snapshot import Snapshot
 from hil.emulation.tools import scratch_folder
 
 TAG: Final = "ready"
@@ -30,7 +30,7 @@ SETTLE_S: Final = 2.0
 """How long the board is left alone before it is saved [s of the machine]: systemd ends what the boot has begun."""
 
 
-async def ready_snapshot(files: ImageFiles, *, ram_mib: int = RAM_MIB) -> Overlay:
+async def ready_snapshot(files: ImageFiles, *, ram_mib: int = RAM_MIB) -> Snapshot:
     """The snapshot of an image, from the cache beside it, or made by one boot. Needs a running loop.
 
     Another process that makes it is waited for.
@@ -39,8 +39,7 @@ async def ready_snapshot(files: ImageFiles, *, ram_mib: int = RAM_MIB) -> Overla
         ConfigError: QEMU is missing.
         BoardError: the board does not come up; with the end of its console.
     """
-    path = files.disk.with_name(f"{TAG}-{ram_mib}.qcow2")
-    overlay = Overlay(path, TAG, ram_mib)
+    path = files.disk.with_name(f"{TAG}-{ram_mib}")
     with path.with_suffix(".lock").open("w") as lock:
         while not path.exists():
             try:
@@ -51,9 +50,11 @@ async def ready_snapshot(files: ImageFiles, *, ram_mib: int = RAM_MIB) -> Overla
             if not path.exists():
                 with scratch_folder() as folder:
                     new = path.with_suffix(".new")
+                    shutil.rmtree(new, ignore_errors=True)
+                    new.mkdir()
                     await _boot_and_save(files, Path(folder), ram_mib, new)
                     new.rename(path)
-    return overlay
+    return Snapshot(path, ram_mib)
 
 
 async def wait_for_console(machine: Machine, words: str, timeout_s: float = BOOT_S_MAX) -> None:
@@ -99,9 +100,7 @@ async def _boot_and_save(files: ImageFiles, folder: Path, ram_mib: int, to: Path
         await wait_for_console(machine, WAITS)
         await wait_for_agent(machine)
         await asyncio.sleep(lab_s(SETTLE_S))
-        await machine.save(TAG)
-        await machine.kill()
-        shutil.copyfile(machine.disk_path, to)
+        await machine.capture(to)
     finally:
         await machine.kill()
         machine.close()

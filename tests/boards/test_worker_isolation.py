@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from boards.worker import program
 from boards.worker.channel import Confinement, Hello
 from boards.worker.interpreter import Interpreter, find_interpreter
+from boards.worker.isolation import proof as proving
 from boards.worker.isolation.bubblewrap import Bubblewrap
 from boards.worker.isolation.cgroup2 import Cgroup2
 from boards.worker.isolation.isolator import Isolator, Limits, Setup
-from boards.worker.isolation.proof import Choice, Proof, choose, isolators, judge, prove
+from boards.worker.isolation.proof import Choice, Proof, Proofs, choose, isolators, judge, prove
 from boards.worker.isolation.rlimits import Rlimits
 from boards.worker.isolation.systemd import Systemd
 from boards.worker.report import capabilities_of
@@ -81,6 +83,24 @@ async def test_a_way_in_which_nothing_starts_says_why(here: Interpreter) -> None
     proof = await prove(Broken(), LIMITS, here, 1.0)
     assert (proof.is_usable, proof.is_proven) == (False, False)
     assert "no permission" in proof.detail
+
+
+async def test_a_limit_is_proven_once_in_the_life_of_a_program(
+    here: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hogs: list[tuple[str, float | None]] = []
+
+    async def counted(isolator: Isolator, limits: Limits, *others: object) -> Proof:
+        hogs.append((isolator.name, limits.cpu_cores))
+        return Proof(True, True, "proven")
+
+    monkeypatch.setattr(proving, "prove", counted)
+    proofs, slower = Proofs(), replace(LIMITS, cpu_cores=0.25)
+    for limits in (LIMITS, replace(LIMITS, memory_bytes=2 * LIMITS.memory_bytes), slower, slower):
+        choice = await choose("auto", (Rlimits(),), limits, here, 1.0, proofs=proofs)
+        assert choice.proof.detail == "proven"
+    # the hog's own limit is the same for each, but another limit on the processor is another proof
+    assert [cores for _, cores in hogs] == [LIMITS.cpu_cores, slower.cpu_cores]
 
 
 async def test_auto_takes_the_best_way_that_is_proven_and_says_why_no_better(here: Interpreter) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from boards import profiles
 from boards.simulated.runner import SimulatedRunner
+from boards.worker import program
 from boards.worker.interpreter import find_interpreter
 from boards.worker.isolation.isolator import Limits, Setup
 from boards.worker.isolation.proof import Choice, Proof
@@ -508,6 +509,7 @@ async def test_a_worker_finds_itself_confined(
     assert found is not None
     assert (found.interfaces, found.no_new_privileges, found.environment) == ([], True, [])
     assert found.writing == {"bubblewrap": "EROFS", "rlimits": "EFBIG"}[isolation]
+    assert os.getpriority(os.PRIO_PROCESS, runner.worker_pid) == os.getpriority(os.PRIO_PROCESS, 0) + program.NICE
     lines = {line.name: line for line in runner.capabilities()}
     proven = {name for name, line in lines.items() if line.support is Support.PROVEN}
     confined = {"network_isolation", "read_only_files", "no_new_privileges"}

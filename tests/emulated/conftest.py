@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hil.emulation.disk import Overlay
 from hil.emulation.image import BUILD_TOOLS, ImageFiles, build
 from hil.emulation.machine import Machine
 from hil.emulation.ready import ready_snapshot
+from hil.emulation.snapshot import Snapshot
 from hil.emulation.tools import scratch_folder
 
 FOLDER = Path(__file__).parents[2] / "build" / "emulation"
@@ -24,7 +24,7 @@ def image(need_tool: Callable[[str], str]) -> ImageFiles:
 
 
 @pytest.fixture(scope="session")
-def ready(image: ImageFiles) -> Overlay:
+def ready(image: ImageFiles) -> Snapshot:
     """The snapshot of a board that has booted and waits for its settings."""
     return asyncio.run(ready_snapshot(image))
 

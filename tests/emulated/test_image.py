@@ -2,15 +2,16 @@
 
 import asyncio
 import random  # noqa: TID251 - the seed is in the test
+import shutil
 import subprocess
 
 import pytest
 
 from flightsw.errors import BoardError, ConfigError, LinkError, LinkTimeout
-from hil.emulation.disk import Overlay
 from hil.emulation.image import build
 from hil.emulation.memory import PAGE_BYTES
 from hil.emulation.ready import wait_for_agent
+from hil.emulation.snapshot import Snapshot
 from hil.on_board.remote import AgentPeer
 
 pytestmark = pytest.mark.emulated
@@ -171,9 +172,20 @@ async def test_a_snapshot_of_another_size_is_refused(machine, ready):
         machine(origin=ready, ram_mib=256)
 
 
-async def test_a_board_that_does_not_start_says_why(machine, ready):
-    made = machine(origin=Overlay(ready.path, "nothing", ready.ram_mib))
-    with pytest.raises(BoardError, match="nothing"):
+async def test_a_board_that_does_not_start_says_why(machine, ready, tmp_path):
+    damaged = Snapshot(tmp_path / "damaged", ready.ram_mib)
+    shutil.copytree(ready.folder, damaged.folder)
+    with damaged.state.open("r+b") as file:
+        file.truncate(1000)
+    made = machine(origin=damaged)
+    with pytest.raises(BoardError, match="load of migration failed"):
+        await made.start()
+    assert made.pid is None
+
+
+async def test_a_snapshot_without_its_files_is_refused(machine, ready, tmp_path):
+    made = machine(origin=Snapshot(tmp_path, ready.ram_mib))
+    with pytest.raises(ConfigError, match="No such file"):
         await made.start()
     assert made.pid is None
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hil.emulation.disk import Overlay
 from hil.emulation.machine import Machine
+from hil.emulation.snapshot import Snapshot
 from hil.on_board.remote import AgentPeer
 
 pytestmark = pytest.mark.emulated
@@ -16,7 +16,7 @@ CHECK_S = 120.0
 
 
 async def test_a_unit_of_systemd_stops_a_hog_and_the_worker_computes_in_it(
-    ready: Overlay, machine: Callable[..., Machine]
+    ready: Snapshot, machine: Callable[..., Machine]
 ) -> None:
     board = machine(origin=ready)
     await board.start()

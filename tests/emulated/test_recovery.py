@@ -21,8 +21,8 @@ from flightsw.net.plans import encode_plan
 from flightsw.ports import ResetCause
 from flightsw.wire.messages import Beacon, Event
 from hil.bench.settings_files import write_settings
-from hil.emulation.disk import Overlay
 from hil.emulation.machine import Machine
+from hil.emulation.snapshot import Snapshot
 from hil.inventory.listening import Ear
 from hil.on_board.remote import AgentPeer
 
@@ -140,7 +140,7 @@ CAUSES = {
 
 
 async def test_a_struck_board_starts_again_and_says_why(
-    ready: Overlay, machine: Callable[..., Machine], tmp_path: Path
+    ready: Snapshot, machine: Callable[..., Machine], tmp_path: Path
 ) -> None:
     """Four boards at once: most of the time they wait, for a launcher, a watchdog or a kernel."""
 
@@ -157,7 +157,7 @@ async def test_a_struck_board_starts_again_and_says_why(
 
 
 async def test_what_surrounds_a_node_is_struck_and_mended_on_a_kernel_of_its_own(
-    ready: Overlay, machine: Callable[..., Machine], tmp_path: Path
+    ready: Snapshot, machine: Callable[..., Machine], tmp_path: Path
 ) -> None:
     async with node_on(machine(origin=ready), tmp_path) as (agent, uart):
         assert await agent.call("cut_network", 1.0) == "eth0: netem"

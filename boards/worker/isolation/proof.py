@@ -77,6 +77,20 @@ def isolators(name: str, root: Path = Path("/")) -> tuple[Isolator, ...]:
     return (Systemd(name, root), Cgroup2(name, inner, root), bubblewrap, rlimits)
 
 
+class Proofs:
+    """What was proven in the life of one program, each limit once: a kernel does not change its mind while it runs."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, Limits, Interpreter], Proof] = {}
+
+    async def of(self, isolator: Isolator, limits: Limits, interpreter: Interpreter, time_scale: float) -> Proof:
+        """The proof that was made, or that is made now. Arguments as of `choose`."""
+        key = (isolator.name, replace(limits, memory_bytes=HOG_LIMIT_BYTES), interpreter)
+        if key not in self._made:
+            self._made[key] = await prove(isolator, limits, interpreter, time_scale)
+        return self._made[key]
+
+
 async def choose(
     wanted: str,
     ways: Sequence[Isolator],
@@ -84,6 +98,7 @@ async def choose(
     interpreter: Interpreter,
     time_scale: float,
     *,
+    proofs: Proofs | None = None,
     tries_all: bool = False,
 ) -> Choice:
     """Take an isolator.
@@ -94,11 +109,13 @@ async def choose(
         limits: of the worker.
         interpreter: of the worker.
         time_scale: seconds of the loop in a second of the machine.
+        proofs: made before.
         tries_all: also those that are not needed for the choice.
 
     Raises:
         BoardError: the one that is wanted cannot be used; says why.
     """
+    proofs = proofs or Proofs()
     tried: dict[str, Proof] = {}
     taken: Isolator | None = None
     for isolator in ways:
@@ -107,7 +124,7 @@ async def choose(
         if not tries_all and (is_settled or not is_wanted):
             continue
         why = isolator.obstacle()
-        proof = Proof(False, False, why) if why else await prove(isolator, limits, interpreter, time_scale)
+        proof = Proof(False, False, why) if why else await proofs.of(isolator, limits, interpreter, time_scale)
         tried[isolator.name] = proof
         if is_wanted and not is_settled and (proof.is_proven or (proof.is_usable and taken is None)):
             taken = isolator
