@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-emulated test-real-time test-card test-all lint types bench docs clean
+.PHONY: help demo test test-slow test-emulated test-real-time test-nightly test-card test-all lint types bench docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,8 +48,8 @@ types: $(VENV)/.dev  ## mypy, strict
 test: lint types  ## linters, types, contracts, tests and a short soak
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not real_time and not emulated"
 
-test-slow: $(VENV)/.dev  ## what needs minutes: 200 randomised seeds, other Pythons, power cuts on real files
-	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not real_time and not emulated"
+test-slow: $(VENV)/.dev  ## what needs minutes: 40 randomised seeds, other Pythons, power cuts on real files
+	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not nightly and not real_time and not emulated"
 
 test-real-time: $(VENV)/.dev  ## the twelve-node scenario as processes: over ptys, mosquitto, NATS, and mixed
 	$(BIN)/python -m pytest -m real_time
@@ -57,10 +57,13 @@ test-real-time: $(VENV)/.dev  ## the twelve-node scenario as processes: over pty
 test-emulated: $(VENV)/.dev  ## arm64 boards under QEMU: image, restores, recoveries, RAM flips, mixed run
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m emulated tests/emulated
 
-test-card: $(VENV)/.dev  ## a prepared card's first boot under QEMU; as root; its root file system takes an hour once
+test-nightly: $(VENV)/.dev test-card  ## what no change waits for: 200 randomised seeds, the first boot of a prepared card
+	$(BIN)/python -m pytest -m nightly
+
+test-card: $(VENV)/.dev  ## a prepared card's first boot under QEMU; as root; its root file system takes up to an hour once
 	$(BIN)/python scripts/nightly_card.py
 
-test-all: test test-slow test-emulated test-real-time  ## everything
+test-all: test test-slow test-emulated test-real-time  ## all that a change must pass
 
 bench: $(VENV)/.dev  ## run every benchmark; figures also as JSON in build/bench
 	@mkdir -p $(BENCH_JSON)

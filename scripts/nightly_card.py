@@ -3,7 +3,7 @@
     python scripts/nightly_card.py [--folder build/card] [--from WHEELHOUSE] [--limit-s 1200]
 
 The image has the layout and the first-boot setting of Raspberry Pi OS (trixie), made of Debian's arm64 packages with
-their maintainer scripts run by qemu-user: a quarter of an hour once, cached. QEMU's `virt` machine boots it with its
+their maintainer scripts run by qemu-user: up to an hour once, cached. QEMU's `virt` machine boots it with its
 own kernel and initrd and the command line that `prepare` has written; cloud-init does what the card says, the release
 is installed, and the node speaks on the UART. What an emulator has not is the firmware of a Raspberry Pi: config.txt
 is written and never read.

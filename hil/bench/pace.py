@@ -12,9 +12,9 @@ from hil.bench.scenario import Scenario
 NS_PER_S: Final = 1_000_000_000
 START_S: Final = 2.0
 """From the making of the loop to T+0, without processes [s of the machine]: wires, files, a broker."""
-START_CPU_S: Final = {"process": 1.0, "emulated": 16.0, "board": 0.0}
-"""CPU that the start of one program takes, generously [s]: T+0 waits until all of them have started. On an emulated
-board a snapshot is restored, and its program is put together some thirty times as slowly."""
+START_CPU_S: Final = {"process": 1.0, "emulated": 8.0, "board": 0.0}
+"""CPU that the start of one program takes, generously [s]: T+0 waits until all of them have started. An emulated board
+takes one to two until its program reports, and its worker goes on to take four."""
 START_BOARD_S: Final = 30.0
 """How long real boards are waited for [s of the machine]: a connection over ssh, and a start of the node."""
 LTP_MARGIN_S: Final = 0.5

@@ -14,14 +14,12 @@ restores one sets the clock over the agent.
 """
 
 import asyncio
-import ctypes
 import errno
 import os
 import shlex
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -30,6 +28,7 @@ from flightsw.errors import BoardError, ConfigError
 from flightsw.host.control import PATH_BYTES_MAX
 from flightsw.link.pacing import lab_s
 from flightsw.ports import Random
+from hil.child import Child
 from hil.emulation import gdb, qmp
 from hil.emulation.command_line import DISK, OVERLAY, RAM_MIB, RASPI3B_RAM_MIB, Wiring, arguments
 from hil.emulation.disk import make_layer, make_overlay
@@ -50,9 +49,6 @@ LAST_WORDS_CHARACTERS: Final = 2_000
 """How much of a console a report takes: a stack of the kernel."""
 
 BlockOperation = Literal["read", "write", "flush"]
-
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Machine:
@@ -106,10 +102,7 @@ class Machine:
         self._watchdog = watchdog
         self._on_end = on_end
         self._on_event = on_event
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pidfd = -1
-        self._ended = asyncio.Event()
-        self._ended.set()
+        self._qemu = Child(self._has_ended)
         self._qmp: qmp.Qmp | None = None
         self._filter = ""
         """Node between the guest and its disk: a fault, a recorder, or none."""
@@ -122,7 +115,7 @@ class Machine:
     @property
     def pid(self) -> int | None:
         """Of QEMU, while it runs."""
-        return None if self._process is None else self._process.pid
+        return self._qemu.pid
 
     async def start(self) -> None:
         """Power on: restores the snapshot it came with, or boots the disk; returns when the guest runs.
@@ -131,7 +124,7 @@ class Machine:
             ConfigError: QEMU is missing, or cannot be started.
             BoardError: QEMU ends at once, or does not answer; with its own words.
         """
-        assert self._process is None, f"{self.name} runs already"
+        assert self.pid is None, f"{self.name} runs already"
         origin, self._origin = self._origin, None
         if origin is not None:
             origin.lay(self.memory, self.disk_path)
@@ -164,16 +157,15 @@ class Machine:
 
     async def kill(self) -> None:
         """Power cut: QEMU is gone, and with it RAM and all that the guest has not flushed. No effect without power."""
-        if self._process is not None:
-            self._process.kill()
-            await self._ended.wait()
+        self._qemu.signal(signal.SIGKILL)
+        await self._qemu.ended()
         if self._qmp is not None:
             await self._qmp.close()
             self._qmp = None
 
     async def ended(self) -> None:
         """Return when QEMU has ended."""
-        await self._ended.wait()
+        await self._qemu.ended()
 
     async def reset(self) -> None:
         """Pull the reset line: RAM stays. Raises: BoardError."""
@@ -189,11 +181,9 @@ class Machine:
 
     def abandon(self) -> None:
         """Kill QEMU and wait for its end without the loop: the last resort when the loop is about to go."""
-        if self._process is not None:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            self._process.kill()
-            self._process.wait()
-            self._forget()
+        if self.pid is not None:
+            self._qemu.abandon()
+            self._lose_power()
 
     def close(self) -> None:
         """Give RAM and disk back."""
@@ -204,8 +194,8 @@ class Machine:
 
     def cpu_s(self) -> float:
         """Processor time that QEMU has used [s]: more than nothing is a guest that works, or waits busily."""
-        assert self._process is not None, "it has power"
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        assert self.pid is not None, "it has power"
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     # -- what it says
@@ -390,40 +380,21 @@ class Machine:
             )
             command = [qemu, *arguments(self.files, wiring, self.ram_mib), *more]
             with self._error_path.open("wb") as words:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=words,
-                    stderr=words,
-                    start_new_session=True,
-                    pass_fds=(self.memory.fd, uart, control, agent),
-                    preexec_fn=_die_with(os.getpid()),
-                )
+                self._qemu.start(command, out=words, err=words, fds=(self.memory.fd, uart, control, agent))
         except OSError as error:
             raise ConfigError(f"{self.name}: QEMU cannot be started: {error.strerror}") from None
         finally:
             for listener in listeners:
                 listener.close()
-        self._ended.clear()
-        self._pidfd = os.pidfd_open(self._process.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
-    def _reap(self) -> None:
-        assert self._process is not None, "watched while it runs"
-        code = self._process.poll()
-        if code is None:
-            return  # woken early: the pidfd stays readable
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        self._forget()
+    def _has_ended(self, code: int) -> None:
+        self._lose_power()
         self._on_end(code)
 
-    def _forget(self) -> None:
-        os.close(self._pidfd)
-        self._pidfd = -1
-        self._process = None
+    def _lose_power(self) -> None:
+        """What goes with it: RAM, and faults of the disk."""
         self._filter = ""
         self.memory.clear()
-        self._ended.set()
 
 
 def _listen(path: Path) -> socket.socket:
@@ -436,14 +407,3 @@ def _listen(path: Path) -> socket.socket:
         listener.close()
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     return listener
-
-
-def _die_with(parent_pid: int) -> Callable[[], None]:
-    """What the child does first: ask to be killed with the bench, and see that it has not gone already."""
-
-    def ask() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent_pid:
-            os._exit(1)
-
-    return ask

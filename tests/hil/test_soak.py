@@ -16,7 +16,8 @@ from hil.faults.plan import Fault
 
 SHIPPED = "three-body-12"
 SEEDS_FEW = range(1, 13)
-SEEDS_MANY = range(1, 201)
+SEEDS_MORE = range(13, 53)
+SEEDS_NIGHT = range(1, 201)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,11 @@ def test_the_few_seeds_strike_with_every_kind_of_fault() -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_seeds_hold() -> None:
-    failed = [f for f in soak(SHIPPED, SEEDS_MANY, workers=2, faults="random") if not f.passed]
+@pytest.mark.parametrize(
+    "seeds", [SEEDS_MORE, pytest.param(SEEDS_NIGHT, marks=pytest.mark.nightly)], ids=["40 more", "200"]
+)
+def test_seeds_hold(seeds: range) -> None:
+    failed = [f for f in soak(SHIPPED, seeds, workers=2, faults="random") if not f.passed]
     assert not failed, "\n".join(map(complaint, failed))
 
 
