@@ -44,7 +44,7 @@ def test_the_rules_look_at_the_whole_house():
     assert len(TESTS) > 20
 
 
-@each_module
+@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=name)
 def test_a_module_is_not_too_long(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MODULE_LINES_MAX
 
