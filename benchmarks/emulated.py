@@ -9,25 +9,29 @@ its on-board fault agent has said hello.
 
 import argparse
 import asyncio
-import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from report import Report
 
+from hil.emulation.flip_campaign import FlipCampaign, run_campaign
+from hil.emulation.flip_places import Where
 from hil.emulation.image import ImageFiles, build
 from hil.emulation.machine import Machine
-from hil.emulation.ram_flips import Outcome, RamFlips, outcomes
+from hil.emulation.ram_flips import SUBJECTS, SubjectName, Trial
 from hil.emulation.ready import TAG, ready_snapshot, wait_for_agent
 from hil.emulation.snapshot import Snapshot
 from hil.emulation.tools import scratch_folder
 from hil.faults.weights import wilson_95
 
 SEED = 1
-RAM_FLIPS = 64
+STRIKES: dict[Where, int] = {"weights": 1, "ram": 64}
+"""What is struck, and by how many flips in a trial."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,9 +70,10 @@ async def _measure(report: Report, files: ImageFiles, folder: Path, given: argpa
     await board.load(TAG)
     await wait_for_agent(board)
     report.add("live restore to first answer", time.perf_counter() - begun_s, "s", "< 0.5")
-    await _strike(report, board, given.trials)
     await board.kill()
     board.close()
+    for subject in SUBJECTS:
+        await _strike(report, files, subject, given.trials)
 
 
 async def _restored(files: ImageFiles, folder: Path, ready: Snapshot, count: int) -> float:
@@ -90,21 +95,22 @@ async def _restored(files: ImageFiles, folder: Path, ready: Snapshot, count: int
     return took_s
 
 
-async def _strike(report: Report, board: Machine, count: int) -> None:
-    campaign, rng = RamFlips(board), random.Random(SEED)
-    await campaign.prepare()
-    begun_s = time.perf_counter()
-    for _ in range(count):
-        await campaign.trial(())
-    report.add("trial of RAM flips", (time.perf_counter() - begun_s) / count, "s", "< 0.5")
-    weights = [await campaign.trial(campaign.in_weights(rng)) for _ in range(count)]
-    ram = [await campaign.trial(campaign.anywhere(rng, RAM_FLIPS)) for _ in range(count)]
-    for name, trials in (("one flip in weights", weights), (f"{RAM_FLIPS} flips in RAM", ram)):
-        for outcome in Outcome:
-            found = outcomes(trials)[outcome]
-            low, high = wilson_95(found, count)
-            report.add(f"{name}: {outcome.value}, of {count}", found, f"[{low:.1%}, {high:.1%}]")
-    campaign.close()
+async def _strike(report: Report, files: ImageFiles, subject: SubjectName, count: int) -> None:
+    for where, flips_count in STRIKES.items():
+        ends_s: list[float] = []
+        trials: list[Trial] = []
+
+        def take(number: int, trial: Trial, ends_s: list[float] = ends_s, trials: list[Trial] = trials) -> None:
+            ends_s.append(time.perf_counter())
+            trials.append(trial)
+
+        await run_campaign(FlipCampaign(subject, where, flips_count, SEED, range(count + 1)), files, 1, take)
+        took_s = [after - before for before, after in pairwise(ends_s)]
+        name = f"{subject}, {flips_count} flips in {where}"
+        report.add(f"{name}: a trial", median(took_s), "s", "< 5" if subject == "manager" else "< 0.5")
+        for outcome, found in Counter(trial.outcome for trial in trials).most_common():
+            low, high = wilson_95(found, len(trials))
+            report.add(f"{name}: {outcome.value}, of {len(trials)}", found, f"[{low:.1%}, {high:.1%}]")
 
 
 if __name__ == "__main__":

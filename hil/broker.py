@@ -6,8 +6,8 @@
 | `mosquitto` | on PATH | but for the last two seconds, unless `save` was called |
 | a URL | runs already; used as it is | its own business |
 
-A broker listens on loopback only, in a session of its own, so that Ctrl-C at a terminal reaches the bench alone; the
-kernel kills it when the bench dies without a word.
+A broker listens on loopback, or on the one address that it is given, in a session of its own, so that Ctrl-C at a
+terminal reaches the bench alone; the kernel kills it when the bench dies without a word.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -66,7 +67,13 @@ class Broker:
     """
 
     def __init__(
-        self, kind: str, servers_count: int, tls: BrokerTls | None, user: tuple[str, str] | None, report: Report
+        self,
+        kind: str,
+        servers_count: int,
+        tls: BrokerTls | None,
+        user: tuple[str, str] | None,
+        report: Report,
+        host: str = HOST,
     ) -> None:
         self.restarts_count = 0
         self._kind = kind
@@ -74,6 +81,7 @@ class Broker:
         self._tls = tls
         self._user = user
         self._report = report
+        self._host = host
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._programs: list[Program] = []
         self._processes: list[asyncio.subprocess.Process | None] = []
@@ -91,6 +99,7 @@ class Broker:
         cls,
         kind: str = "nats",
         *,
+        host: str = HOST,
         tls: BrokerTls | None = None,
         user: tuple[str, str] | None = None,
         report: Report | None = None,
@@ -99,6 +108,7 @@ class Broker:
 
         Args:
             kind: `nats`, `mosquitto`, or the URL of a broker that runs already.
+            host: address of this machine that it listens on; who reaches that reaches the broker, so give it a user.
             tls: listen with TLS.
             user: (name, password) that clients must give; None: all are welcome.
             report: called with one line when a broker died and was restarted; None: stderr.
@@ -110,7 +120,7 @@ class Broker:
             raise ConfigError(f"broker {kind!r}: expected {', '.join(KINDS)} or a URL mqtt://host:port")
         if "://" in kind and (tls or user):
             raise ConfigError("broker: tls and user are those of a broker that runs already, expected them in its URL")
-        return cls(kind, 1, tls, _checked(user), report or _to_stderr)
+        return cls(kind, 1, tls, _checked(user), report or _to_stderr, host)
 
     @classmethod
     def start_cluster(
@@ -314,18 +324,27 @@ class Broker:
             userfile = self._path("user")
             userfile.touch(mode=0o600)
             userfile.write_text(f"{self._user[0]}:{self._user[1]}\n", encoding="utf-8")
-        ports = _free_ports(2 * self._servers_count)
+        ports = _free_ports(self._host, 2 * self._servers_count)
         cluster_ports = tuple(ports[self._servers_count :]) if self._servers_count > 1 else ()
         return [
             make_program(
                 self._kind,
-                ServerPlan(self._path(f"server-{index}"), index, ports[index], self._tls, self._user, cluster_ports),
+                ServerPlan(
+                    self._path(f"server-{index}"),
+                    index,
+                    ports[index],
+                    self._tls,
+                    self._user,
+                    cluster_ports,
+                    self._host,
+                ),
             )
             for index in range(self._servers_count)
         ]
 
     def _url(self, servers: list[int], prefix: str = "") -> str:
-        names = ",".join(f"{HOST}:{self._programs[index].port}" for index in servers)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        names = ",".join(f"{host}:{self._programs[index].port}" for index in servers)
         options = []
         if self._user is not None:
             options.append(f"userfile={self._path('user')}")
@@ -366,16 +385,21 @@ def _version(path: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_mtime_ns
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports of loopback that nothing listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((HOST, 0))
+def _free_ports(host: str, count: int) -> list[int]:
+    """Ports of an address of this machine that nothing listens on now.
+
+    Raises:
+        ConfigError: the address is none of this machine's.
+    """
+    with ExitStack() as opened:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+            sockets = [opened.enter_context(socket.socket(family)) for _ in range(count)]
+            for one in sockets:
+                one.bind(address)
+        except OSError as error:
+            raise ConfigError(f"broker: host {host!r}: {error.strerror}, expected an address of this machine") from None
         return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _to_stderr(line: str) -> None:

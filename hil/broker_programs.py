@@ -17,6 +17,7 @@ from flightsw.errors import ConfigError
 
 KINDS: Final = ("nats", "mosquitto")
 HOST: Final = "127.0.0.1"
+"""Where a broker listens that only this machine needs."""
 
 QUEUED_MESSAGES_MAX: Final = 100_000
 """Messages that mosquitto keeps for one client: a minute away at 1,600 frames a second; its own default of 1,000 is
@@ -53,6 +54,8 @@ class ServerPlan:
     """(name, password) that clients must give."""
     cluster_ports: tuple[int, ...] = ()
     """Where the servers of its cluster talk to each other, in their order; empty without a cluster."""
+    host: str = HOST
+    """Where it takes MQTT clients: an address of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def find_program(name: str, advice: str) -> str:
 
 def _nats(plan: ServerPlan) -> Program:
     program = find_program("nats-server", "expected after: pip install 'flatrack[broker]'")
-    mqtt: dict[str, object] = {"host": HOST, "port": plan.port}
+    mqtt: dict[str, object] = {"host": plan.host, "port": plan.port}
     if plan.tls is not None:
         tls: dict[str, object] = {
             "cert_file": str(plan.tls.certfile.resolve()),
@@ -127,7 +130,7 @@ def _mosquitto(plan: ServerPlan) -> Program:
     store = plan.folder / "store"
     store.mkdir(mode=0o700)
     lines = [
-        f"listener {plan.port} {HOST}",
+        f"listener {plan.port} {plan.host}",
         f"allow_anonymous {'true' if plan.user is None else 'false'}",
         "persistence true",
         f"persistence_location {store}/",

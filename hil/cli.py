@@ -110,7 +110,7 @@ def main() -> None:
     type=click.Choice(["simulated", "process", "emulated"]),
     help="What all nodes run as, whatever the scenario says.",
 )
-@click.option("--link", type=click.Choice(["serial", "mqtt"]), help="Lab wire of processes.  [default: serial]")
+@click.option("--link", type=click.Choice(["serial", "mqtt"]), help="Lab wire of processes and boards.  [default: serial]")
 @click.option(
     "--time-scale",
     type=SECONDS,
@@ -279,8 +279,8 @@ def _of_kind(scenario: Scenario, kind: LoopKind | None, link: Literal["serial", 
     """The scenario as the options ask."""
     if kind is None and link is None:
         return scenario
-    if kind != "process" and link is not None:
-        raise ConfigError(f"--link {link}: expected --kind process beside it")
+    if kind not in LAB_KINDS and link is not None:
+        raise ConfigError(f"--link {link}: expected --kind process or emulated beside it")
     assert kind is not None, "a link alone is refused above"
     return with_kind(scenario, kind, link or "")
 

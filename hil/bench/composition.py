@@ -1,6 +1,7 @@
 """What a scenario and its sky say about each part of a bench: links, interfaces, settings of nodes and ground."""
 
 from collections.abc import Container, Mapping, Sequence
+from math import inf
 from typing import Final
 
 from boards import profiles
@@ -108,9 +109,10 @@ def node_config(scenario: Scenario, index: int, ltp_margin_s: float = LTP_MARGIN
 
 
 def wire_ceilings(scenario: Scenario, bauds: Mapping[str, int], time_scale: float) -> dict[int, float]:
-    """Node -> what its UART carries of each of its links [bit per mission second]: all of them share the line.
+    """Node -> what its lab wire carries of each of its links [bit per mission second]: all of them share it.
 
-    The bench paces an emulated UART at its rate in mission time; a real one keeps its rate on the machine's clock.
+    The bench paces an emulated UART at its rate in mission time; a real one keeps its rate on the machine's clock. A
+    network carries what there is, but an emulated processor behind it takes no more than it takes of a UART.
 
     Args:
         scenario: of the run.
@@ -120,7 +122,8 @@ def wire_ceilings(scenario: Scenario, bauds: Mapping[str, int], time_scale: floa
     ceilings = {}
     for index, spec in enumerate(scenario.nodes):
         if spec.kind == "emulated":
-            bytes_s = min(scenario.emulation.baud / BITS_PER_BYTE, EMULATED_BYTES_S / time_scale)
+            line_bytes_s = inf if spec.link == "mqtt" else scenario.emulation.baud / BITS_PER_BYTE
+            bytes_s = min(line_bytes_s, EMULATED_BYTES_S / time_scale)
         elif spec.name in bauds:
             bytes_s = bauds[spec.name] / BITS_PER_BYTE / time_scale
         else:

@@ -16,7 +16,7 @@ from hil.bench import folder as folders
 from hil.bench import sky, summary
 from hil.bench.inventory_board import open_boards
 from hil.bench.judge import Outcome
-from hil.bench.kinds import OWN_BOARD_KINDS
+from hil.bench.lab_broker import check_broker
 from hil.bench.pace import LATENCY_MQTT_S, LATENCY_SERIAL_S, LATENCY_UART_S, Pace
 from hil.bench.progress import Progress
 from hil.bench.run import Bench, Operator
@@ -95,10 +95,19 @@ def real_time(scenario: Scenario, time_scale: float, broker: str = "nats") -> Pa
         scenario: what will run; its wires say how patient links must be.
         time_scale: mission seconds in a second of the machine.
         broker: as of `Pace`.
+
+    Raises:
+        ConfigError: a board on MQTT cannot reach this broker.
     """
+    check_broker(scenario, broker)
     allowed = [LATENCY_SERIAL_S]
     allowed += [LATENCY_MQTT_S for node in scenario.nodes if node.link == "mqtt"]
-    allowed += [LATENCY_UART_S for node in scenario.nodes if node.kind in OWN_BOARD_KINDS]
+    # an emulated processor is slow on any wire
+    allowed += [
+        LATENCY_UART_S
+        for node in scenario.nodes
+        if node.kind == "emulated" or (node.kind == "board" and node.link != "mqtt")
+    ]
     latency_s = max(allowed)
     return Pace(time.time_ns, time_scale, broker, len(os.sched_getaffinity(0)), latency_s)
 

@@ -1,17 +1,20 @@
 """A board of the inventory as the bench handles it: told who it is by its fault agent over ssh, switched by its plug.
 
 Deployed with `flatrack board deploy NAME --bench`, a board has our software, and an agent that a bench may use. For a
-run the bench stops its node, gives it the settings of the run, and starts it; at the end it stops it again.
+run the bench lets it keep what it is, stops its node, gives it the settings of the run, and starts it; at the end what
+it was is put back. A bench that is killed cannot do that: then the next run does, or `flatrack board restore NAME`.
 """
 
 import asyncio
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from flightsw.errors import ConfigError, FlatrackError
+from flightsw.errors import ConfigError, FlatrackError, LinkError
+from flightsw.link.pacing import lab_s
 from hil.bench.scenario import NodeSpec, Scenario
 from hil.channel.uart import SocketWire, port_line
 from hil.faults.plan import NodeReset
@@ -30,6 +33,11 @@ def switches_itself(power: PowerSettings | None) -> bool:
 
 HEADER_UART: Final = "header"
 """The device that a board's node opens: its own header's UART, which it finds by its device tree."""
+RISE_S_MAX: Final = 120.0
+"""How long a board whose power the bench has cut may take until its agent answers [s of the machine]: a boot takes a
+Raspberry Pi 30 s, and ssh as long to notice that its old connection has gone."""
+RETRY_S: Final = 2.0
+"""Between two tries to reach it [s of the machine]."""
 
 
 class InventoryBoard:
@@ -38,9 +46,13 @@ class InventoryBoard:
     Args:
         name: in the inventory.
         board: as the inventory has it.
+        needs_uart: whether its lab wire is its UART.
+        report: takes a line that somebody should read.
     """
 
-    def __init__(self, name: str, board: Board) -> None:
+    def __init__(
+        self, name: str, board: Board, *, needs_uart: bool = True, report: Callable[[str], None] | None = None
+    ) -> None:
         self.name = name
         self._board = board
         self._power: Power | None = None
@@ -51,6 +63,11 @@ class InventoryBoard:
         self._resources = AsyncExitStack()
         self._remote: Remote | None = None
         self._switching: asyncio.Task[None] | None = None
+        self._needs_uart = needs_uart
+        self._report = report or _to_stderr
+        self._is_lent = False
+        """Whether it has settings of the run, or may have."""
+        self._was_cut = False
 
     @property
     def can_switch(self) -> bool:
@@ -61,12 +78,20 @@ class InventoryBoard:
         """Why it cannot take part; empty when it can. From then on nobody else may use it."""
         try:
             self._resources.enter_context(held(self.name, "flatrack run"))
-            find_uart(self._uart())
+            if self._needs_uart:
+                find_uart(self._uart())
             if self._power is not None:
                 await self._power.on()
             self._remote = await self._resources.enter_async_context(Remote(self.name, self._board))
             agent = await self._agent()
-            await agent.close()
+            try:
+                if "is_lent" not in await agent.hello():
+                    raise ConfigError(
+                        f"board {self.name}: its flatrack is older than this bench, expected that of flatrack board "
+                        f"deploy {self.name} --bench"
+                    )
+            finally:
+                await agent.close()
         except FlatrackError as error:
             await self._resources.aclose()
             return str(error)
@@ -100,6 +125,8 @@ class InventoryBoard:
         """Tell it who it is and start its node. Raises: FlatrackError."""
         agent = await self._agent()
         try:
+            self._is_lent = True
+            await agent.call("lend", sorted(self._files))
             await agent.call("stop")
             await agent.configure(dict(self._files), self._utc_ns())
             await agent.call("start")
@@ -109,6 +136,7 @@ class InventoryBoard:
     def cut(self) -> None:
         """Switch its plug off."""
         assert self._power is not None, "faults by power are refused for a board without a plug"
+        self._was_cut = True
         self._switching = asyncio.get_running_loop().create_task(self._power.off(), name=f"{self.name}/off")
 
     async def boot(self) -> None:
@@ -118,18 +146,40 @@ class InventoryBoard:
         await self._power.on()
 
     async def close(self) -> None:
-        """Stop its node, with power or not, and let others have the board."""
+        """Put back what it was before the run, with power, and let others have it. Who cannot be reached is told."""
         try:
             await self._switched()
-            agent = await self._agent()
-            try:
-                await agent.call("stop")
-            finally:
-                await agent.close()
-        except FlatrackError:
-            pass  # it is off, or has gone: there is nothing to stop
+            if self._is_lent:
+                await self._give_back()
+        except FlatrackError as error:
+            self._report(
+                f"board {self.name}: has the settings of the run still: {error}; flatrack board restore {self.name} "
+                "puts back what was there before, and so does the next run"
+            )
         finally:
             await self._resources.aclose()
+
+    async def _give_back(self) -> None:
+        if self._was_cut and self._power is not None:
+            await self._power.on()
+        agent = await self._agent_that_rises()
+        try:
+            await agent.restore()
+            self._is_lent = False
+        finally:
+            await agent.close()
+
+    async def _agent_that_rises(self) -> AgentPeer:
+        """The agent of a board that may be booting, as its power was cut during the run. Raises: FlatrackError."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + lab_s(RISE_S_MAX if self._was_cut else 0.0)
+        while True:
+            try:
+                return await self._agent()
+            except LinkError:
+                if loop.time() >= until_s:
+                    raise
+            await asyncio.sleep(lab_s(RETRY_S))
 
     def abandon(self) -> None:
         """Nothing: no part of it runs on this machine."""
@@ -150,8 +200,15 @@ class InventoryBoard:
 
     def _uart(self) -> Uart:
         if self._board.uart is None:
-            raise ConfigError(f"board {self.name}: has no uart, expected one in the inventory: uart = {{ ... }}")
+            raise ConfigError(
+                f"board {self.name}: has no uart, expected one in the inventory: uart = {{ ... }}, or link = 'mqtt' of "
+                "its node"
+            )
         return self._board.uart
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 class LabBoards:
@@ -165,16 +222,18 @@ class LabBoards:
         self._inventory = inventory
 
     def bauds(self, scenario: Scenario) -> dict[str, int]:
-        """Node -> rate of its board's UART [bit/s]. Raises: ConfigError."""
+        """Node -> rate of its board's UART [bit/s], of those that it is the lab wire of. Raises: ConfigError."""
         boards = {
-            node.name: self._inventory.board(node.board or node.name) for node in scenario.nodes if node.kind == "board"
+            node.name: self._inventory.board(node.board or node.name)
+            for node in scenario.nodes
+            if node.kind == "board" and node.link != "mqtt"
         }
         return {name: board.uart.baud for name, board in boards.items() if board.uart is not None}
 
     def of(self, spec: NodeSpec) -> InventoryBoard:
         """The board of a node. Raises: ConfigError."""
         name = spec.board or spec.name
-        return InventoryBoard(name, self._inventory.board(name))
+        return InventoryBoard(name, self._inventory.board(name), needs_uart=spec.link != "mqtt")
 
 
 def open_boards(scenario: Scenario) -> LabBoards | None:

@@ -23,6 +23,7 @@ from hil.bench.board_node import BoardNode
 from hil.bench.inventory_board import LabBoards
 from hil.bench.kinds import LAB_KINDS
 from hil.bench.lab_boards import Door, Machines, emulated_node, inventory_node
+from hil.bench.lab_broker import EMULATED_HOST, MQTT_PREFIX, start_broker, url_on_board
 from hil.bench.lab_programs import process_ground, process_node
 from hil.bench.lab_wires import LabWire, MqttLabWire, SerialLabWire
 from hil.bench.member import Member
@@ -34,14 +35,11 @@ from hil.bench.processes import Program
 from hil.bench.scenario import Scenario
 from hil.bench.sky import GROUND_NODE, Sky
 from hil.bench.table import PLAN_FILE, Table, Watchers
-from hil.broker import Broker
 from hil.channel.relay import Relay
 from hil.channel.wires import MqttWires
 from hil.emulation.tools import scratch_folder
 
 NODES_FOLDER: Final = "nodes"
-MQTT_PREFIX: Final = "flatrack"
-"""First level of the topics of a bench's own broker."""
 PROBE: Final = "probe"
 """Name of a client that the bench plays itself, to see how long its frames take through the broker."""
 PROBE_BYTES: Final = 8
@@ -56,8 +54,6 @@ TOKEN_BYTES: Final = 16
 """Of a board at the bench port: nobody guesses 128 bits during a run."""
 LOOPBACK: Final = f"{SCHEME}127.0.0.1:0"
 """Where emulated boards are served: their machines are programs of this one."""
-EMULATED_HOST: Final = "10.0.2.2"
-"""This machine, as the network of QEMU shows it to a board (`-netdev user`)."""
 
 
 class Lab:
@@ -109,6 +105,7 @@ class Lab:
         self._wires: list[LabWire] = []
         self._tokens: dict[str, str] = {}
         self._mqtt: MqttWires | None = None
+        self._broker_url = ""
         self._stack = AsyncExitStack()
         self._trouble: asyncio.Future[None] = loop.create_future()
         """Fails when a program ends while all others are starting."""
@@ -130,7 +127,8 @@ class Lab:
         stack.push_async_callback(server.close)
         specs = [node for node in scenario.nodes if node.kind in LAB_KINDS]
         if any(node.link == "mqtt" for node in specs):
-            broker = await stack.enter_async_context(Broker.start(self._pace.broker, report=self._report))
+            broker = await stack.enter_async_context(start_broker(scenario, self._pace.broker, self._report))
+            self._broker_url = broker.url
             self._mqtt = MqttWires(broker.url, MQTT_PREFIX)
             stack.push_async_callback(self._mqtt.close)
             await self._mqtt.open()
@@ -160,7 +158,8 @@ class Lab:
         for index in indices:
             name = self._scenario.nodes[index].name
             door = Door(f"{SCHEME}{EMULATED_HOST}:{server.port}", self._token(name))
-            self._add(name, emulated_node(self._table, index, self._machines, door, folder, self._pace.utc_ns))
+            mqtt = self._mqtt_wire(index)
+            self._add(name, emulated_node(self._table, index, self._machines, door, folder, self._pace.utc_ns, mqtt))
 
     async def _open_boards(self) -> None:
         """Compose the boards of the inventory that are there."""
@@ -180,7 +179,8 @@ class Lab:
                 self.absent[spec.name] = why
                 continue
             door = Door(url, self._token(spec.name)) if url else None
-            self._add(spec.name, inventory_node(self._table, index, board, door, self._pace.utc_ns))
+            mqtt = self._mqtt_wire(index)
+            self._add(spec.name, inventory_node(self._table, index, board, door, self._pace.utc_ns, mqtt))
         if self.absent and self._scenario.boards.missing == "refuse":
             lines = "; ".join(f"{name}: {why}" for name, why in self.absent.items())
             raise ConfigError(f"boards are missing: {lines} (boards.missing = 'continue' runs without them)")
@@ -190,6 +190,14 @@ class Lab:
     def _add(self, name: str, node: BoardNode) -> None:
         self.boards[name] = node
         self._wires.append(node.wire)
+
+    def _mqtt_wire(self, index: int) -> MqttLabWire | None:
+        """The lab wire of a board over the broker; None when it is its UART."""
+        spec = self._scenario.nodes[index]
+        if spec.link != "mqtt":
+            return None
+        assert self._mqtt is not None, "opened because a node has this link"
+        return MqttLabWire(self._mqtt.wire(spec.name), url_on_board(self._scenario, spec, self._broker_url))
 
     def member(self, name: str) -> Member | None:
         """A satellite of the lab; None when its board is missing."""
@@ -250,6 +258,7 @@ class Lab:
 
     async def close(self) -> None:
         """End all programs, boards, wires and the broker. Nothing is left behind, whatever fails on the way."""
+        self._mqtt = None  # who still watches sends no probe: the wires close while boards take their time
         for node in self._members():
             node.stop()
         try:

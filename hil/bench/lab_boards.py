@@ -16,6 +16,7 @@ from hil.bench.lab_wires import LabWire, UartLabWire
 from hil.bench.settings_files import write_settings
 from hil.bench.table import KEYS_FILE, PLAN_FILE, SETTINGS_FILE, WORLD_FILE, Table
 from hil.channel.uart import SocketWire, socket_line
+from hil.on_board.loan import RUN_DATA
 
 DATA_FOLDER: Final = "/var/lib/flatrack"
 """Where a board keeps its node's state."""
@@ -76,7 +77,13 @@ def settings_of(table: Table, index: int, link: str, kind: Kind, data: str, door
 
 
 def emulated_node(
-    table: Table, index: int, machines: Machines, door: Door, folder: Path, utc_ns: Callable[[], int]
+    table: Table,
+    index: int,
+    machines: Machines,
+    door: Door,
+    folder: Path,
+    utc_ns: Callable[[], int],
+    mqtt: LabWire | None = None,
 ) -> BoardNode:
     """A satellite on an emulated board.
 
@@ -87,22 +94,30 @@ def emulated_node(
         door: the bench port.
         folder: of its machine; its path must be short, since sockets lie in it.
         utc_ns: the clock of this machine [ns since 1970].
+        mqtt: its lab wire over a broker; None for its UART.
     """
     emulator = machines(table.spec(index).name, folder, lambda code: node.lost(f"its machine ended with code {code}"))
-    wire = SocketWire(
-        table.spec(index).name,
-        lambda: socket_line(emulator.uart_path),
-        device=EMULATED_UART,
-        baud=table.scenario.emulation.baud,
+    wire = mqtt or UartLabWire(
+        SocketWire(
+            table.spec(index).name,
+            lambda: socket_line(emulator.uart_path),
+            device=EMULATED_UART,
+            baud=table.scenario.emulation.baud,
+        )
     )
     files = settings_of(table, index, wire.url, "auto", DATA_FOLDER, door)
     board = EmulatedBoard(emulator, files, utc_ns, table.folder / table.spec(index).name)
-    node = member(table, index, board, UartLabWire(wire), has_door=True)
+    node = member(table, index, board, wire, has_door=True)
     return node
 
 
 def inventory_node(
-    table: Table, index: int, board: InventoryBoard, door: Door | None, utc_ns: Callable[[], int]
+    table: Table,
+    index: int,
+    board: InventoryBoard,
+    door: Door | None,
+    utc_ns: Callable[[], int],
+    mqtt: LabWire | None = None,
 ) -> BoardNode:
     """A satellite on a board of the inventory.
 
@@ -112,10 +127,11 @@ def inventory_node(
         board: it.
         door: the bench port; None where the boards do not reach it.
         utc_ns: the clock of this machine [ns since 1970].
+        mqtt: its lab wire over a broker; None for its UART.
     """
-    wire = UartLabWire(board.wire())
+    wire = mqtt or UartLabWire(board.wire())
     # a folder of its own: what the board stored in another run is of another mission
-    data = f"{DATA_FOLDER}/bench-{table.clock.zero_utc_ns}"
+    data = f"{DATA_FOLDER}/{RUN_DATA}{table.clock.zero_utc_ns}"
     board.prepare(settings_of(table, index, wire.url, "auto", data, door), utc_ns)
     return member(table, index, board, wire, has_door=door is not None)
 

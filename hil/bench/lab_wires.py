@@ -120,17 +120,19 @@ class MqttLabWire:
 
     Args:
         wire: of `MqttWires`, which its owner closes.
+        url: what the program opens its end with, where it reaches the broker by another URL than the bench does.
     """
 
     is_exact = False
 
-    def __init__(self, wire: MqttWire) -> None:
+    def __init__(self, wire: MqttWire, url: str = "") -> None:
         self._wire = wire
+        self._url = url or wire.url
 
     @property
     def url(self) -> str:
         """What the program opens its end with."""
-        return self._wire.url
+        return self._url
 
     def on_frame(self, receiver: FrameReceiver) -> None:
         """Say who takes (interface, frame) from the program."""
@@ -145,7 +147,7 @@ class MqttLabWire:
 
     def forget(self) -> None:
         """Nothing waits here: what the broker still has goes to nobody, since a session of QoS 0 ends with its
-        client."""
+        client, or when a board that had no time to say goodbye comes back under its name."""
 
     def close(self) -> None:
         """Nothing to give back: the client is shared."""

@@ -19,12 +19,13 @@ from flightsw.host.control import parse_address
 from flightsw.link.urls import BAUD_MAX, BAUD_MIN
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX
 from flightsw.wire.framing import CobsCrc32c, coding
-from hil.bench.kinds import OWN_BOARD_KINDS, REAL_TIME_KINDS, Kind, needs_door, objection
+from hil.bench.kinds import LAB_KINDS, OWN_BOARD_KINDS, REAL_TIME_KINDS, Kind, needs_door, objection
 from hil.bench.orbit_specs import ElementsOrbit as ElementsOrbit
 from hil.bench.orbit_specs import RingOrbit as RingOrbit
 from hil.bench.orbit_specs import TableOrbit as TableOrbit
 from hil.bench.orbit_specs import WalkerOrbit as WalkerOrbit
 from hil.channel.impairments import Impairments
+from hil.channel.wires import broker_settings
 from hil.faults.plan import Fault
 from hil.world.contacts import plus_grid_pairs, ring_pairs
 
@@ -53,7 +54,7 @@ class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """`simulated`: a coroutine of the bench. The others run in real time. `process`: a program of its own. `emulated`:
     an arm64 board under QEMU. `board`: a real one, of an inventory. `external`: a foreign node behind UDP ports."""
     link: Wire = ""
-    """Lab wire of a process: a pseudo-terminal (the default) or a broker."""
+    """Lab wire of a process or a board: `mqtt`, a broker; `serial`, the default, a pseudo-terminal or the UART."""
     board: str = ""
     """Of a real board: its name in the inventory; the node's name without."""
     initial_charge: Share = 0.9
@@ -167,6 +168,9 @@ class Boards(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     bench: str = ""
     """`tcp://host:port` under which the boards reach this bench, on a network of the laboratory; port 0 takes a free
     one. Empty: they are judged by what the ground hears of them."""
+    broker: str = ""
+    """`mqtt://host:port` under which the boards reach the broker of a run that runs already, where that is another URL
+    than this machine's. `mqtts://` with files names those of the boards."""
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -290,6 +294,11 @@ def check(scenario: Scenario, where: str) -> None:
             parse_address(scenario.boards.bench)
         except ConfigError as error:
             raise ConfigError(f"{where}: boards.bench: {error}") from None
+    if scenario.boards.broker:
+        try:
+            broker_settings(scenario.boards.broker, scenario.name, scenario.name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: boards.broker: {error}") from None
     for index, fault in enumerate(scenario.faults):
         check_fault(scenario, fault, f"{where}: faults[{index}]")
         if fault.at_s >= scenario.duration_s:
@@ -323,7 +332,7 @@ def check_fault(scenario: Scenario, fault: Fault, where: str) -> None:
 def _check_node(node: NodeSpec, where: str) -> None:
     if node.kind != "external" and not node.profile:
         raise ConfigError(f"{where}.profile: missing, expected a board profile for a node of kind {node.kind!r}")
-    if node.link and node.kind != "process":
+    if node.link and node.kind not in LAB_KINDS:
         raise ConfigError(f"{where}.link: {node.link!r}, expected none for a node of kind {node.kind!r}")
     if node.board and node.kind != "board":
         raise ConfigError(f"{where}.board: {node.board!r}, expected none for a node of kind {node.kind!r}")

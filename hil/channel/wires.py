@@ -212,6 +212,27 @@ class MqttWire:
         self.on_frame(interface, frame)
 
 
+def broker_settings(url: str, prefix: str, client: str) -> MqttSettings:
+    """What a URL says of a broker.
+
+    Args:
+        url: of the broker or brokers, as for a link (`flightsw.link.urls`).
+        prefix: of all topics; replaces that of the URL, which may be left out then. Empty: the URL's.
+        client: name of the client, if the URL has none.
+
+    Raises:
+        ConfigError: the URL is wrong, or none of a broker.
+    """
+    base, mark, query = url.partition("?")
+    if prefix:
+        scheme, rest = base.split("://", 1) if "://" in base else ("", base)
+        base = f"{scheme}://{rest.split('/', 1)[0]}/{prefix}"
+    settings = parse_url(base + mark + query, client=client)
+    if not isinstance(settings, MqttSettings):
+        raise ConfigError(f"broker: scheme {url.partition('://')[0]!r}, expected mqtt:// or mqtts://")
+    return settings
+
+
 class MqttWires:
     """One client of the bench for the lab wires of all nodes on a broker.
 
@@ -224,13 +245,7 @@ class MqttWires:
     """
 
     def __init__(self, url: str, prefix: str = "") -> None:
-        base, mark, query = url.partition("?")
-        if prefix:
-            scheme, rest = base.split("://", 1) if "://" in base else ("", base)
-            base = f"{scheme}://{rest.split('/', 1)[0]}/{prefix}"
-        settings = parse_url(base + mark + query, client="bench")
-        if not isinstance(settings, MqttSettings):
-            raise ConfigError(f"broker: scheme {url.partition('://')[0]!r}, expected mqtt:// or mqtts://")
+        settings = broker_settings(url, prefix, "bench")
         self._settings = settings
         self._wires: dict[str, MqttWire] = {}
         self._present: set[str] = set()

@@ -15,6 +15,8 @@ from hil.commands.board_deploy import deploy_command
 from hil.commands.board_faults import fault_group
 from hil.commands.board_image import image_command
 from hil.commands.board_prepare import flash_command, prepare_command
+from hil.commands.board_ram_flips import ram_flips_command
+from hil.commands.board_restore import restore_command
 from hil.inventory.boards import FILE, Inventory, load
 from hil.inventory.deployment import last_lines
 from hil.inventory.locks import held
@@ -188,8 +190,10 @@ async def _row(inventory: Inventory, name: str) -> dict[str, Any]:
     except FlatrackError as error:
         row["ssh"] = str(error).partition("\n")[0]
         return row
-    row |= {key: found[key] for key in ("current", "version", "is_active")}
+    row |= {key: found[key] for key in ("current", "version", "is_active", "is_lent")}
     runs = "runs" if found["is_active"] else "does not run"
+    if found["is_lent"]:
+        runs += f", with the settings of a run: flatrack board restore {name}"
     row["ssh"] = (
         f"flatrack {found['version']}, release {found['current']} {runs}" if found["current"] else "reached, no release"
     )
@@ -222,6 +226,15 @@ async def _remove(inventory: Inventory, name: str, *, with_data: bool) -> None:
         raise BoardError(f"board {name}: could not be removed: {', '.join(result['left'])}")
 
 
-COMMANDS: Final = (benchmark_command, deploy_command, fault_group, flash_command, image_command, prepare_command)
+COMMANDS: Final = (
+    benchmark_command,
+    deploy_command,
+    fault_group,
+    flash_command,
+    image_command,
+    prepare_command,
+    ram_flips_command,
+    restore_command,
+)
 for command in COMMANDS:
     board_group.add_command(command)

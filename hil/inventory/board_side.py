@@ -85,7 +85,6 @@ class Board:
 
     def look(self, request: Result) -> Result:
         """What is there. Asked: `release`, `environment`: digests; empty ones are not there."""
-        active = self._systemctl("is-active", UNIT, is_asked=True)
         about = read_json(self.current / RELEASE_MARK) or {}
         return {
             "current": self._current(),
@@ -93,7 +92,8 @@ class Board:
             "node": about.get("node"),
             "trial": read_json(self.trial),
             "wheels": sorted(path.stem for path in self.wheels.glob("*.whl")),
-            "is_active": active == "active",
+            "is_active": self._systemctl("is-active", UNIT, is_asked=True) == "active",
+            "is_lent": (self.settings / "before-run/loan.json").exists(),  # hil/on_board/loan.py
             "has_environment": self._environment_holds(request["environment"]),
             "has_release": self._release_holds(request["release"]),
         }

@@ -92,6 +92,8 @@ class Deployment:
                 self._say("a release on trial was never confirmed: back to the one before")
                 await remote.ask("revert", {})
                 found = await remote.ask("look", asked)
+            if found["is_lent"]:
+                self._say("the settings of a run that never ended lie there, and are replaced")
             is_whole = found["has_release"] and found["has_environment"]
             if found["current"] == release.digest and is_whole and found["is_active"]:
                 self._say(f"release {release.digest} (flatrack {release.version}) runs already: nothing is changed")

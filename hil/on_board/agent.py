@@ -20,7 +20,8 @@ import msgspec
 
 from flightsw.errors import BoardError, ConfigError
 from hil.on_board import disk_fill, files
-from hil.on_board.memory import BITS_MAX, ProcessMemory
+from hil.on_board.loan import DATA, Loan
+from hil.on_board.memory import BITS_MAX, Part, ProcessMemory
 from hil.on_board.network_cut import NetworkCut
 from hil.on_board.processes import Processes
 from hil.on_board.service import NodeService
@@ -28,7 +29,6 @@ from hil.on_board.throttle import Throttle
 from hil.on_board.tools import Tool
 from hil.on_board.uart_cut import UartCut, uart_of
 
-DATA: Final = "var/lib/flatrack"
 ENTROPY: Final = "dev/urandom"
 """Source: random(4): what is written is mixed in."""
 CRASH: Final = "proc/sysrq-trigger"
@@ -45,6 +45,7 @@ MODULE_PREFIX: Final = "boards."
 
 Duration = Annotated[float, msgspec.Meta(gt=0, le=DURATION_S_MAX)]
 Target = Literal["manager", "launcher", "worker"]
+Struck = Literal["manager", "worker", "models"]
 Undo = Callable[[], Awaitable[None]]
 
 
@@ -74,6 +75,7 @@ class FaultAgent:
         self._proc = root / "proc"
         self._processes = Processes(self._proc)
         self._service = NodeService(run)
+        self._loan = Loan(root)
         self._undos: dict[str, Lasting] = {}
         self._turn = asyncio.Lock()
         """One fault begins or ends at a time: none ends while its tools still begin it."""
@@ -84,9 +86,10 @@ class FaultAgent:
     def handlers(self) -> dict[str, Callable[..., Any]]:
         """Method -> what answers it."""
         offered = (
-            *(self.hello, self.configure, self.set_clock, self.step_clock, self.file, self.files, self.log),
-            *(self.module, self.start, self.stop, self.kill, self.worker_kill, self.freeze, self.thaw),
-            *(self.flip_memory, self.cut_uart, self.cut_network, self.fill_disk, self.release_disk),
+            *(self.hello, self.configure, self.lend, self.restore, self.set_clock, self.step_clock),
+            *(self.file, self.files, self.log, self.module, self.start, self.stop),
+            *(self.kill, self.worker_kill, self.freeze, self.thaw, self.flip_memory, self.physical_pages),
+            *(self.cut_uart, self.cut_network, self.fill_disk, self.release_disk),
             *(self.throttle, self.panic, self.stop_watchdog, self.undo),
         )
         return {one.__name__: one for one in offered}
@@ -115,6 +118,7 @@ class FaultAgent:
             "pid_of_node": self._processes.manager(),
             "uptime_s": float((self._text("proc/uptime") or "0").split()[0]),
             "faults": sorted(self._undos),
+            "is_lent": self._loan.is_open,
         }
 
     def configure(self, files_: dict[str, bytes], utc_ns: int | None = None, entropy: bytes = b"") -> None:
@@ -128,6 +132,23 @@ class FaultAgent:
         if utc_ns is not None:
             self.set_clock(utc_ns)
         files.configure(self._root, files_)
+
+    async def lend(self, names: list[str]) -> None:
+        """Keep what is there of these settings, and whether the node runs, until `restore`, also over a restart of the
+        board. What an earlier call has kept stays. Raises: ConfigError, BoardError."""
+        self._loan.keep(names, runs=await self._service.runs())
+
+    async def restore(self) -> dict[str, Any]:
+        """Put back what `lend` has kept, remove what nodes have kept in runs, and start the node again if it ran then.
+        No effect on a board that is not lent. Raises: BoardError: it stays lent."""
+        if not self._loan.is_open:
+            return {"files": [], "runs": False}
+        await self._service.stop()
+        names, runs = self._loan.put_back(), self._loan.runs
+        if runs:
+            await self._service.start()
+        self._loan.end()
+        return {"files": names, "runs": runs}
 
     def set_clock(self, utc_ns: int) -> None:
         """Set the board's clock [ns since 1970]. Raises: BoardError."""
@@ -194,18 +215,26 @@ class FaultAgent:
 
     def flip_memory(
         self,
-        target: Literal["manager", "worker", "models"],
+        target: Struck,
         seed: int,
         bits: Annotated[int, msgspec.Meta(ge=1, le=BITS_MAX)] = 1,
     ) -> list[dict[str, Any]]:
         """Flip bits in the memory of a process; returns which. Raises: BoardError."""
-        pid = self._processes.expect("manager" if target == "models" else target)
-        part: Literal["private", "models"] = "models" if target == "models" else "private"
-        flips = ProcessMemory(pid, self._proc).flip(part, seed, bits)
+        pid, memory, part = self._struck(target)
+        flips = memory.flip(part, seed, bits)
         return [
             {"pid": pid, "address": one.address, "bit": one.bit, "mapping": one.mapping, "before": one.before}
             for one in flips
         ]
+
+    def physical_pages(self, target: Struck) -> list[int]:
+        """Physical addresses of the pages that `flip_memory` would strike now. Raises: BoardError."""
+        _, memory, part = self._struck(target)
+        return memory.physical_pages(part)
+
+    def _struck(self, target: Struck) -> tuple[int, ProcessMemory, Part]:
+        pid = self._processes.expect("manager" if target == "models" else target)
+        return pid, ProcessMemory(pid, self._proc), "models" if target == "models" else "private"
 
     # -- what surrounds it
 

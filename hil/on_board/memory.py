@@ -6,7 +6,8 @@ kernel shares among processes; a flip there is a matter of the whole machine, an
 (`hil.emulation`). Which bit follows from the seed and from the pages that are there.
 
 Sources: proc_pid_maps(5), proc_pid_mem(5); pagemap: Documentation/admin-guide/mm/pagemap.rst, bit 63 "page present",
-bit 62 "page swapped".
+bit 62 "page swapped", bit 56 "page exclusively mapped", bits 0-54 "page frame number", which is 0 for who has no
+CAP_SYS_ADMIN.
 """
 
 import os
@@ -21,6 +22,8 @@ from flightsw.errors import BoardError
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 ENTRY_BYTES: Final = 8
 PRESENT: Final = 1 << 63
+EXCLUSIVE: Final = 1 << 56
+FRAME: Final = (1 << 55) - 1
 BITS_MAX: Final = 10_000
 """Flips of one strike."""
 
@@ -106,7 +109,7 @@ class ProcessMemory:
         try:
             with (self._folder / "mem").open("r+b", buffering=0) as memory:
                 for place in sorted(chance.sample(range(size_bytes), bits)):
-                    mapping, page = pages[place // PAGE_BYTES]
+                    mapping, page, _ = pages[place // PAGE_BYTES]
                     address, bit = page + place % PAGE_BYTES, chance.randrange(8)
                     memory.seek(address)
                     before = memory.read(1)[0]
@@ -117,8 +120,21 @@ class ProcessMemory:
             raise BoardError(f"process {self._pid}: its memory cannot be struck: {error}") from None
         return flips
 
-    def _pages(self, part: Part) -> list[tuple[Mapping, int]]:
-        """Pages of a part that lie in memory now: (mapping, address)."""
+    def physical_pages(self, part: Part) -> list[int]:
+        """Physical addresses of the pages of a part that lie in memory now, for who strikes RAM from outside. Private
+        ones that other processes have too are left out: above all the kernel's page of zeros, which is everybody's.
+
+        Raises:
+            BoardError: the process has gone, has no such memory, or the kernel does not say.
+        """
+        entries = [entry for _, _, entry in self._pages(part) if part == "models" or entry & EXCLUSIVE]
+        frames = [entry & FRAME for entry in entries]
+        if not all(frames) or not frames:
+            raise BoardError(f"process {self._pid}: no physical pages of {part} memory, expected a kernel that says")
+        return [frame * PAGE_BYTES for frame in frames]
+
+    def _pages(self, part: Part) -> list[tuple[Mapping, int, int]]:
+        """Pages of a part that lie in memory now: (mapping, address, entry of pagemap)."""
         found = []
         try:
             with (self._folder / "pagemap").open("rb", buffering=0) as pagemap:
@@ -126,9 +142,9 @@ class ProcessMemory:
                     pagemap.seek(mapping.start // PAGE_BYTES * ENTRY_BYTES)
                     entries = pagemap.read((mapping.end - mapping.start) // PAGE_BYTES * ENTRY_BYTES)
                     for index in range(len(entries) // ENTRY_BYTES):
-                        entry = entries[index * ENTRY_BYTES : (index + 1) * ENTRY_BYTES]
-                        if int.from_bytes(entry, "little") & PRESENT:
-                            found.append((mapping, mapping.start + index * PAGE_BYTES))
+                        entry = int.from_bytes(entries[index * ENTRY_BYTES : (index + 1) * ENTRY_BYTES], "little")
+                        if entry & PRESENT:
+                            found.append((mapping, mapping.start + index * PAGE_BYTES, entry))
         except OSError as error:
             raise BoardError(f"process {self._pid}: its pages cannot be read: {error.strerror}") from None
         return found

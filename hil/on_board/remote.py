@@ -19,6 +19,9 @@ twenty."""
 ATTEMPT_S: Final = 2.0
 """Longest wait for the answer to one greeting [s of the machine]."""
 RETRY_S: Final = 0.05
+RESTORE_S: Final = 120.0
+"""Longest wait until a board is as it was before a run [s of the machine]: its service stops, and starts; systemctl has
+40 s for each (`hil.on_board.tools`)."""
 GOODBYE_S: Final = 5.0
 """How long ssh may take to end [s of the machine]."""
 ENTROPY_BYTES: Final = 32
@@ -119,6 +122,12 @@ class AgentPeer:
     async def configure(self, files: dict[str, bytes], utc_ns: int | None = None) -> None:
         """Set the clock and write settings under /etc/flatrack, node.toml last. Raises: as `call`."""
         await self.call("configure", files, utc_ns, os.urandom(ENTROPY_BYTES))
+
+    async def restore(self) -> dict[str, Any]:
+        """Put back what a board was before a run: `files`, the names of the settings, none when it was not lent, and
+        whether its node `runs` again. Raises: as `call`."""
+        answer: dict[str, Any] = await self.call("restore", within_s=RESTORE_S)
+        return answer
 
     async def file(self, path: str) -> bytes:
         """A file of the node. Raises: as `call`."""

@@ -7,6 +7,8 @@ from hil.on_board.tools import Tool
 
 UNIT: Final = "flatrack.service"
 PERCENT: Final = 100
+RUNNING: Final = ("active", "activating", "reloading")
+"""States of a unit that runs, or is started again by systemd after it has failed. Source: systemctl(1)."""
 
 
 class NodeService:
@@ -29,6 +31,11 @@ class NodeService:
     async def stop(self) -> None:
         """Stop it. Raises: BoardError."""
         await self._run(["systemctl", "stop", self._unit])
+
+    async def runs(self) -> bool:
+        """Whether it runs, or is about to. Raises: BoardError."""
+        state = await self._run(["systemctl", "show", "--property=ActiveState", "--value", self._unit])
+        return state.strip() in RUNNING
 
     async def limit(self, share: float | None) -> None:
         """Give it this share of all processors, or all again. Raises: BoardError."""

@@ -1,62 +1,68 @@
-"""Bits flip in the RAM of a whole running board: what becomes of it, at least 200 times."""
+"""Bits flip in the RAM of a running board: what becomes of the whole node, and of the flight code of a job."""
 
-import asyncio
 import random  # noqa: TID251 - a seeded generator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from hil.emulation.ram_flips import Outcome, RamFlips, outcomes
-from hil.faults.weights import wilson_95
+from hil.commands.board_ram_flips import table
+from hil.emulation.flip_outcomes import Outcome
+from hil.emulation.ram_flips import RamFlips, stage_of
 
 pytestmark = pytest.mark.emulated
 
 SEED = 20
-WEIGHT_TRIALS = 100
-RAM_TRIALS = 100
+TRIALS = 30
 RAM_FLIPS = 64
 """Flips in one trial anywhere in RAM: enough that some boards fall, few enough that most do not."""
+MANY_FLIPS = 20_000
+"""Flips in a manager's memory that no run of it outlives."""
 
 
-@pytest.fixture
-async def campaigns(machine, ready):
-    """Two boards, a core each, whose job waits to be struck."""
-    boards = [machine(name, origin=ready) for name in ("weights", "ram")]
-    made = [RamFlips(board) for board in boards]
-    await asyncio.gather(*(board.start() for board in boards))
-    await asyncio.gather(*(campaign.prepare() for campaign in made))
+@asynccontextmanager
+async def campaign(subject, image, machine):
+    """A board that waits to be struck, and did its job when nobody had struck it."""
+    stage = await stage_of(subject, image)
+    board = machine(subject, origin=stage.snapshot)
+    await board.start()
+    made = RamFlips(board, stage)
+    await made.prepare()
     yield made
-    for campaign in made:
-        campaign.close()
 
 
-def report(name, trials):
-    """Print what became of them, with the 95 % intervals of the rates."""
-    print(f"\n{name}: {len(trials)} trials, seed {SEED}")
-    for outcome, count in outcomes(trials).most_common():
-        low, high = wilson_95(count, len(trials))
-        print(f"  {outcome.value:18} {count:4}  {count / len(trials):6.1%}  [{low:.1%}, {high:.1%}]")
+async def test_the_whole_node_is_struck_and_its_ground_tells_what_became_of_it(image, machine):
+    async with campaign("manager", image, machine) as node:
+        places, rng = node.places, random.Random(SEED)
+        assert places.size_bytes("manager") > 10e6
+        assert places.size_bytes("worker") > 10e6
+
+        # the copies that flight software answers for: what the AI runtime keeps for itself is the worker's
+        flips = next(
+            flips
+            for flips in iter(lambda: places.in_all_copies(rng, but="worker"), None)
+            if "models" in map(places.owner, (address for address, _ in flips))
+        )
+        struck = await node.trial(flips)
+        assert struck.outcome is Outcome.CORRECTED, struck
+        assert "JOBS.WEIGHTS_STRUCK" in struck.said
+
+        killed = await node.trial(places.draw("manager", MANY_FLIPS, SEED, 0))
+        assert killed.outcome is Outcome.RESTARTED, killed
+        assert killed.said.startswith("boot 2 after "), "and it said why"
+
+        assert (await node.trial(())).outcome is Outcome.MASKED, "nothing of an earlier trial is left"
+        again = await node.trial(flips)
+        assert (again.outcome, again.said) == (struck.outcome, struck.said), "a trial can be repeated"
 
 
-async def strike(campaign, draw, count):
-    """So many trials, after one in which nothing is struck."""
-    assert (await campaign.trial(())).outcome is Outcome.MASKED, "nothing struck, nothing changed"
-    rng = random.Random(SEED)
-    return [await campaign.trial(draw(rng)) for _ in range(count)]
-
-
-async def test_two_hundred_strikes_are_classified(campaigns, capsys):
-    on_weights, on_ram = campaigns
-    assert on_weights.weights_count > 0
-    weights, ram = await asyncio.gather(
-        strike(on_weights, on_weights.in_weights, WEIGHT_TRIALS),
-        strike(on_ram, lambda rng: on_ram.anywhere(rng, RAM_FLIPS), RAM_TRIALS),
-    )
+async def test_strikes_of_the_job_code_are_classified(image, machine, capsys):
+    async with campaign("job", image, machine) as job:
+        weights = [await job.trial(job.places.draw("weights", 1, SEED, number)) for number in range(TRIALS)]
+        ram = [await job.trial(job.places.draw("ram", RAM_FLIPS, SEED, number)) for number in range(TRIALS)]
     with capsys.disabled():
-        report("one flip in the model's weights", weights)
-        report(f"{RAM_FLIPS} flips anywhere in RAM", ram)
-    found = outcomes(weights)
-    assert found[Outcome.CORRECTED] > 0, "the copy that flight software computes with is guarded"
-    assert found[Outcome.HANG] + found[Outcome.GARBLED] == 0, "weights are no code"
-    assert 0 < outcomes(ram)[Outcome.MASKED] < RAM_TRIALS, "some boards fall, most do not"
-    struck = next(trial for trial in weights if trial.outcome is Outcome.CORRECTED)
-    assert (await on_weights.trial(struck.flips)).outcome is Outcome.CORRECTED, "a trial can be repeated"
+        for name, trials in (("one flip in the model's weights", weights), (f"{RAM_FLIPS} flips in RAM", ram)):
+            print(f"\n{name}, seed {SEED}:", *table([trial.outcome for trial in trials]), sep="\n  ")
+    found = {trial.outcome for trial in weights}
+    assert Outcome.CORRECTED in found, "the copy that flight software computes with is guarded"
+    assert not found & {Outcome.HANG, Outcome.GARBLED}, "weights are no code"
+    assert Outcome.MASKED in {trial.outcome for trial in ram}, "most boards do not fall"

@@ -13,7 +13,6 @@ from flightsw.errors import BoardError, ConfigError
 from hil.emulation import gdb, image, kernel_modules, qmp, recipe, rootfs, tools, torn_writes, wheels
 from hil.emulation.machine import Machine
 from hil.emulation.memory import PAGE_BYTES, RAM_BASE, GuestMemory
-from hil.emulation.ram_flips import Outcome, RamFlips
 
 
 def test_the_recipe_is_whole_and_a_power_of_two():
@@ -304,52 +303,6 @@ async def test_a_machine_whose_sockets_cannot_all_be_made_gives_back_those_that_
         await made.start()
     assert listened[1:] == ["closed"]
     made.close()
-
-
-class Chatty:
-    """Stands in for a machine: its program answers each job, and then says what is of no use to anybody."""
-
-    def __init__(self, folder):
-        self.uart_path = folder / "uart"
-        self.connections = []
-        self.memory = GuestMemory(PAGE_BYTES)
-
-    async def freeze(self):
-        pass
-
-    resume = freeze
-
-    async def load(self, tag):
-        pass
-
-    def console(self):
-        return ""
-
-    def cpu_s(self):
-        return 0.0
-
-    async def serve(self, reader, writer):
-        self.connections.append(asyncio.current_task())
-        while line := await reader.readline():
-            if line.startswith(b"job "):
-                answer = json.dumps({"job": int(line[4:]), "mask": "right"}).encode()
-                writer.write(answer + b"\nnoise of a board that falls\n")
-        writer.close()
-        await writer.wait_closed()
-
-
-async def test_what_a_trial_leaves_on_the_line_is_not_judged_in_the_next(tmp_path):
-    chatty = Chatty(tmp_path)
-    server = await asyncio.start_unix_server(chatty.serve, chatty.uart_path)
-    campaign = RamFlips(chatty)
-    campaign._reference = {"mask": "right"}
-    outcomes = [(await campaign.trial(())).outcome for _ in range(3)]
-    campaign.close()
-    await asyncio.gather(*chatty.connections)
-    server.close()
-    assert outcomes == [Outcome.MASKED] * 3
-    assert len(chatty.connections) == 3
-    chatty.memory.close()
 
 
 def test_the_cached_wheels_follow_the_code_that_packs_them():

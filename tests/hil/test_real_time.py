@@ -302,7 +302,7 @@ def flatrack(*arguments):
 def test_a_wire_without_processes_is_refused():
     done = flatrack("run", EXAMPLE, "--link", "mqtt")
     assert done.exit_code == 2
-    assert "--link mqtt: expected --kind process beside it" in done.output
+    assert "--link mqtt: expected --kind process or emulated beside it" in done.output
 
 
 def test_a_time_scale_out_of_range_is_refused(tmp_path):

@@ -1,0 +1,141 @@
+"""The broker of a run: where it listens, and how each board reaches it.
+
+| who | reaches a broker that the bench starts | reaches one that runs already |
+|---|---|---|
+| bench, processes | on loopback, or at the address of `boards.bench` | by its URL |
+| emulated board | the same; loopback is 10.0.2.2 there | the same |
+| real board | at the address of `boards.bench` | by its URL, or by `boards.broker` where that differs |
+
+The bench's own broker listens on loopback alone, and asks nobody who they are, as long as no real board needs it. Else
+it listens at the one address of this machine that `boards.bench` names, and wants a password that is drawn for the run.
+"""
+
+import ipaddress
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from flightsw.errors import ConfigError
+from flightsw.host.control import parse_address
+from flightsw.link.mqtt_session import MqttSettings
+from hil.bench.kinds import OWN_BOARD_KINDS
+from hil.bench.scenario import NodeSpec, Scenario
+from hil.broker import Broker
+from hil.broker_programs import HOST
+from hil.channel.wires import broker_settings
+
+MQTT_PREFIX: Final = "flatrack"
+"""First level of the topics of a bench."""
+EMULATED_HOST: Final = "10.0.2.2"
+"""This machine's loopback, as the network of QEMU shows it to a board (`-netdev user`)."""
+USER: Final = "flatrack"
+"""Whom a broker lets in that the bench starts for real boards."""
+PASSWORD_BYTES: Final = 16
+"""Nobody guesses 128 bits during a run."""
+
+
+def start_broker(scenario: Scenario, kind: str, report: Callable[[str], None]) -> Broker:
+    """The broker of a run, not entered yet.
+
+    Args:
+        scenario: what runs.
+        kind: `nats`, `mosquitto`, or the URL of a broker that runs already.
+        report: takes a line when it died and was started again.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    host = _own_host(scenario)
+    if "://" in kind or _is_loopback(host):
+        return Broker.start(kind, report=report)
+    secret = os.urandom(PASSWORD_BYTES)  # noqa: TID251 - a secret must not follow from the run's seed
+    return Broker.start(kind, host=host, user=(USER, secret.hex()), report=report)
+
+
+def check_broker(scenario: Scenario, kind: str) -> None:
+    """Check that the boards on MQTT can reach the broker of a run.
+
+    Args:
+        scenario: what is to run.
+        kind: `nats`, `mosquitto`, or the URL of a broker that runs already.
+
+    Raises:
+        ConfigError: names the node, what it would need, and where that is set.
+    """
+    boards = scenario.boards
+    for spec in scenario.nodes:
+        if spec.link != "mqtt" or spec.kind not in OWN_BOARD_KINDS:
+            continue
+        where = f"{scenario.name}: node {spec.name}: link 'mqtt'"
+        if "://" in kind:
+            url_on_board(scenario, spec, kind)
+        elif spec.kind == "board" and boards.broker:
+            raise ConfigError(
+                f"{where}: boards.broker = {boards.broker!r} is that of a broker that runs already, expected --broker "
+                f"with its URL as this machine reaches it, not {kind}"
+            )
+        elif spec.kind == "board" and not boards.bench:
+            raise ConfigError(
+                f"{where} of a board, expected boards.bench = 'tcp://host:port', where boards reach this machine and "
+                "its broker, or --broker with the URL of one that they reach"
+            )
+
+
+def url_on_board(scenario: Scenario, spec: NodeSpec, url: str) -> str:
+    """What a board opens its end of the lab wire with. Holds the password if the broker wants one.
+
+    Args:
+        scenario: what runs.
+        spec: the node.
+        url: of the broker, as the bench reaches it.
+
+    Raises:
+        ConfigError: the board cannot reach a broker of this URL, or a part of it is wrong.
+    """
+    ours = broker_settings(url, MQTT_PREFIX, spec.name)
+    user, password = ours.login()  # from a file of this machine, where there is one
+    if spec.kind == "board" and scenario.boards.broker:
+        theirs = broker_settings(scenario.boards.broker, MQTT_PREFIX, spec.name)
+        has_login = bool(theirs.username or theirs.userfile)
+    else:
+        theirs, has_login = replace(ours, servers=_servers_on_board(scenario, spec, ours)), False
+    if user is not None and password is not None and not has_login:
+        theirs = replace(theirs, username=user, password=password, userfile="")
+    return theirs.url(spec.name)
+
+
+def _servers_on_board(scenario: Scenario, spec: NodeSpec, ours: MqttSettings) -> tuple[tuple[str, int], ...]:
+    """The same servers, as a board reaches them. Raises: ConfigError: it cannot."""
+    where = f"{scenario.name}: node {spec.name}: broker {ours.servers[0][0]}"
+    if ours.tls is not None and (ours.tls.cafile or ours.tls.certfile):
+        raise ConfigError(
+            f"{where}: its URL names files of this machine, which the board has not, expected "
+            + ("none" if spec.kind == "emulated" else "boards.broker = 'mqtts://...' with the board's own")
+        )
+    if spec.kind == "emulated":
+        return tuple((EMULATED_HOST if _is_loopback(host) else host, port) for host, port in ours.servers)
+    if any(_is_loopback(host) for host, _ in ours.servers) and not _is_loopback(_bench_host(scenario)):
+        raise ConfigError(
+            f"{where}: is reached from this machine alone, expected boards.broker = 'mqtt://host:port', as boards "
+            "reach it"
+        )
+    return ours.servers
+
+
+def _own_host(scenario: Scenario) -> str:
+    """Where a broker that the bench starts listens."""
+    has_board = any(node.link == "mqtt" and node.kind == "board" for node in scenario.nodes)
+    return _bench_host(scenario) if has_board else HOST
+
+
+def _bench_host(scenario: Scenario) -> str:
+    """Where boards reach this machine; empty where they do not."""
+    return parse_address(scenario.boards.bench)[0] if scenario.boards.bench else ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # it is a name
+        return host == "localhost"
