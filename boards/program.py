@@ -45,7 +45,7 @@ from boards.simulated.strikes import BoardStrikes
 from boards.simulated.world import World
 from boards.slots import SLOT_NAMES, DiskSlots, open_slots
 from boards.support.tools import Tool, run_tool
-from boards.waiting import load_ahead, wait_for_settings
+from boards.waiting import wait_for_settings
 from boards.watchdog import LastWords, ProgramWatchdog
 from boards.worker.isolation.proof import Proofs
 from flightsw.config import BoardProfile, NodeConfig
@@ -357,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (given.slots is None) != (given.slot is None):
         parser.error("--slots and --slot come together, from python -m boards.launcher")
     proofs = Proofs()
-    if given.await_config and not wait_for_settings(given.config, NAME, lambda: load_ahead(proofs)):
+    if given.await_config and not wait_for_settings(given.config, NAME, proofs):
         return Exit.STOPPED
     try:
         settings = load_settings(given.config, NodeSettings)

@@ -33,39 +33,51 @@ STROKE_S: Final = 1.0
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def load_ahead(proofs: Proofs) -> None:
-    """Do what every node does at its start, and what comes out the same whoever it will be: read the dictionary, build
-    the decoders of settings, and try how jobs can be confined when the settings do not say otherwise.
-
-    Args:
-        proofs: takes what was tried.
-    """
+def load() -> None:
+    """Do what every node does at its start, and what comes out the same whoever it will be: read the dictionary, and
+    build the decoders of settings."""
     flight_dictionary()
     for kind in (NodeSettings, World, list[PlanRow]):
         with suppress(msgspec.ValidationError):  # nothing is a wrong setting; what is wanted is the decoder
             msgspec.convert(None, kind)
-    try:
-        asyncio.run(prove_ahead(WorkerSettings(), proofs))
-    except FlatrackError:
-        return  # whether it matters is known with the settings, and said then
 
 
-def wait_for_settings(path: Path, name: str, load: Callable[[], None]) -> bool:
+async def try_ahead(proofs: Proofs, live: Callable[[], bool]) -> None:
+    """Try how jobs can be confined when the settings do not say otherwise.
+
+    Args:
+        proofs: takes what was proven.
+        live: called now and then; False when nobody wants to know any more.
+    """
+    trying = asyncio.create_task(prove_ahead(WorkerSettings(), proofs))
+    while live() and not trying.done():
+        await asyncio.wait([trying], timeout=STROKE_S)
+    trying.cancel()
+    with suppress(asyncio.CancelledError, FlatrackError):  # whether it matters is known, and said, with the settings
+        await trying
+
+
+def wait_for_settings(path: Path, name: str, proofs: Proofs) -> bool:
     """Return when the file is there; False when a signal has asked for the end first.
 
     Args:
         path: of the file. Whoever writes it puts it there whole.
         name: of the program, for what it says on standard error.
-        load: called before the wait, if there is one.
+        proofs: takes what is proven before the wait, if there is one.
     """
     if path.exists():
         return True
     told: list[int] = []
     before = {number: signal.signal(number, lambda got, _: told.append(got)) for number in ENDING_SIGNALS}
     manager = ServiceManager()
-    try:
+
+    def live() -> bool:
         manager.stroke()
+        return not told
+
+    try:
         load()
+        asyncio.run(try_ahead(proofs, live))
         sys.stderr.write(f"{name}: waits for {path}\n")
         sys.stderr.flush()
         looks_count = 0

@@ -73,8 +73,14 @@ class Child:
             pass_fds=fds,
             preexec_fn=_die_with(os.getpid()),
         )
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except OSError:  # no descriptors are left: what nobody can watch does not run
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            raise
         self._ended.clear()
-        self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
     def signal(self, number: signal.Signals) -> None:

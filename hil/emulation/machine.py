@@ -231,7 +231,7 @@ class Machine:
         await self._monitor(f"loadvm {tag}")
 
     async def capture(self, folder: Path) -> Snapshot:
-        """Save the running machine for others to start from; it has no power afterwards.
+        """Save the running machine for others to start from; it has no power afterwards, saved or not.
 
         Args:
             folder: empty.
@@ -245,12 +245,13 @@ class Machine:
         await self.freeze()
         await self._share_ram(True)
         await self._run("migrate", uri=f"exec:cat > {shlex.quote(str(snapshot.state))}")
-        while (status := (await self._run("query-migrate"))["status"]) != "completed":
-            if status == "failed":
-                raise BoardError(f"{self.name}: QEMU does not save it: {self.last_words()}")
+        while (status := (await self._run("query-migrate"))["status"]) not in ("completed", "failed"):
             await asyncio.sleep(lab_s(POLL_S))
-        snapshot.take(self.memory, self.disk_path)
+        if status == "completed":
+            snapshot.take(self.memory, self.disk_path)
         await self.kill()
+        if status == "failed":
+            raise BoardError(f"{self.name}: QEMU does not save it: {self.last_words()}")
         return snapshot
 
     # -- faults

@@ -1,5 +1,6 @@
 """Memory limits are proven by a hog and never believed, and each way of isolation asks for what it says."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -27,6 +28,17 @@ from flightsw.ports import Capability, Support
 
 LIMITS = Limits(memory_bytes=1 << 30, cpu_cores=0.5, tasks_max=64)
 FOR_GPU = Limits(memory_bytes=1 << 30, cpu_cores=None, tasks_max=64, needs_gpu=True)
+
+
+class Sleeping(Rlimits):
+    """A way in which nothing ever ends, and that says which process it is."""
+
+    def __init__(self, pid_file: Path) -> None:
+        super().__init__()
+        self._pid_file = pid_file
+
+    def command(self, argv: Sequence[str], limits: Limits, readable: Sequence[Path]) -> tuple[str, ...]:
+        return ("/bin/sh", "-c", f"echo $$ > {self._pid_file}; exec sleep 1000")
 
 
 class Ignored(Rlimits):
@@ -101,6 +113,37 @@ async def test_a_limit_is_proven_once_in_the_life_of_a_program(
         assert choice.proof.detail == "proven"
     # the hog's own limit is the same for each, but another limit on the processor is another proof
     assert [cores for _, cores in hogs] == [LIMITS.cpu_cores, slower.cpu_cores]
+
+
+async def test_what_was_not_proven_is_tried_again(here: Interpreter, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Proof(False, False, "did not end within 60 s"), Proof(True, True, "proven")]
+
+    async def slow_at_first(*_: object) -> Proof:
+        return found.pop(0)
+
+    monkeypatch.setattr(proving, "prove", slow_at_first)
+    proofs = Proofs()
+    assert not (await proofs.of(Rlimits(), LIMITS, here, 1.0)).is_proven
+    assert (await proofs.of(Rlimits(), LIMITS, here, 1.0)).is_proven
+
+
+async def test_a_hog_that_nobody_waits_for_any_more_is_killed(here: Interpreter, tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    os.mkfifo(started)
+    proof = asyncio.create_task(prove(Sleeping(started), LIMITS, here, 1.0))
+    reading = os.open(started, os.O_RDONLY | os.O_NONBLOCK)
+    is_there = asyncio.Event()
+    asyncio.get_running_loop().add_reader(reading, is_there.set)
+    await is_there.wait()
+    asyncio.get_running_loop().remove_reader(reading)
+    pid = int(os.read(reading, 16))
+    while not any("communicate" in repr(task) for task in asyncio.all_tasks()):  # it is waited for
+        await asyncio.sleep(0)
+    os.close(reading)
+    proof.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await proof
+    assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_auto_takes_the_best_way_that_is_proven_and_says_why_no_better(here: Interpreter) -> None:

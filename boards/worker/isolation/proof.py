@@ -78,7 +78,8 @@ def isolators(name: str, root: Path = Path("/")) -> tuple[Isolator, ...]:
 
 
 class Proofs:
-    """What was proven in the life of one program, each limit once: a kernel does not change its mind while it runs."""
+    """What was proven in the life of one program, each limit once: a kernel does not change its mind while it runs.
+    What was not proven is tried again: a busy machine may have been the reason."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, Limits, Interpreter], Proof] = {}
@@ -86,9 +87,11 @@ class Proofs:
     async def of(self, isolator: Isolator, limits: Limits, interpreter: Interpreter, time_scale: float) -> Proof:
         """The proof that was made, or that is made now. Arguments as of `choose`."""
         key = (isolator.name, replace(limits, memory_bytes=HOG_LIMIT_BYTES), interpreter)
-        if key not in self._made:
-            self._made[key] = await prove(isolator, limits, interpreter, time_scale)
-        return self._made[key]
+        if (made := self._made.get(key)) is None:
+            made = await prove(isolator, limits, interpreter, time_scale)
+            if made.is_proven:
+                self._made[key] = made
+        return made
 
 
 async def choose(
@@ -152,12 +155,15 @@ async def prove(isolator: Isolator, limits: Limits, interpreter: Interpreter, ti
     except (OSError, BoardError) as error:
         return Proof(False, False, f"does not start: {error}")
     said = asyncio.create_task(child.communicate())
-    done, _ = await asyncio.wait([said], timeout=PROOF_S * time_scale)
-    if not done:
-        with suppress(ProcessLookupError):  # it has just ended
-            os.killpg(child.pid, signal.SIGKILL)
-    words = (await said)[1].decode(errors="replace")
-    isolator.clear()
+    done: set[asyncio.Task[tuple[bytes, bytes]]] = set()
+    try:
+        done, _ = await asyncio.wait([said], timeout=PROOF_S * time_scale)
+    finally:  # also when nobody wants to know any more
+        if not done:
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(child.pid, signal.SIGKILL)
+        words = (await said)[1].decode(errors="replace")
+        isolator.clear()
     if not done:
         return Proof(False, False, f"a program did not end within {PROOF_S:.0f} s")
     return judge(child.returncode or 0, words, isolator, small)
