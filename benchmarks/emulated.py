@@ -4,7 +4,7 @@
 
 Needs root, QEMU and what builds images (docs/boards/emulated.md). With an empty `--folder` everything is built, the
 download of Debian's packages included; otherwise only what is missing there, and the times say so. A board answers when
-its on-board fault agent has said hello.
+its on-board fault agent has said hello; its manager has booted when the on-board log says so.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -24,14 +24,17 @@ from hil.emulation.flip_places import Where
 from hil.emulation.image import ImageFiles, build
 from hil.emulation.machine import Machine
 from hil.emulation.ram_flips import SUBJECTS, SubjectName, Trial
-from hil.emulation.ready import TAG, ready_snapshot, wait_for_agent
+from hil.emulation.ready import TAG, ready_snapshot, wait_for_agent, wait_for_console
 from hil.emulation.snapshot import Snapshot
+from hil.emulation.struck_node import NodeSubject
 from hil.emulation.tools import scratch_folder
 from hil.faults.weights import wilson_95
+from hil.on_board.remote import AgentPeer
 
 SEED = 1
 STRIKES: dict[Where, int] = {"weights": 1, "ram": 64}
 """What is struck, and by how many flips in a trial."""
+BOOTED = '"kind":"node.boot"'
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,6 +66,8 @@ async def _measure(report: Report, files: ImageFiles, folder: Path, given: argpa
     report.add(
         f"{given.boards} boards, until all answer", await _restored(files, folder, ready, given.boards), "s", "< 5"
     )
+    booted_s = await _restored(files, folder, ready, given.boards, _manager_boots)
+    report.add(f"{given.boards} boards, until the managers of all have booted", booted_s, "s")
     board = Machine(files, folder, "board", origin=ready)
     await board.start()
     await board.save(TAG)
@@ -76,13 +81,27 @@ async def _measure(report: Report, files: ImageFiles, folder: Path, given: argpa
         await _strike(report, files, subject, given.trials)
 
 
-async def _restored(files: ImageFiles, folder: Path, ready: Snapshot, count: int) -> float:
-    """How long until boards that are started together have all answered [s]."""
+async def _manager_boots(board: Machine) -> None:
+    """Tell a board who it is, and return when its manager runs."""
+    agent = await AgentPeer.open(board.agent_path)
+    await agent.configure(NodeSubject(board).settings())
+    await agent.close()
+    await wait_for_console(board, BOOTED)
+
+
+async def _restored(
+    files: ImageFiles,
+    folder: Path,
+    ready: Snapshot,
+    count: int,
+    until: Callable[[Machine], Awaitable[None]] = wait_for_agent,
+) -> float:
+    """How long until all of some boards that are started together have got so far [s]."""
     boards = [Machine(files, folder, f"board{number}", origin=ready) for number in range(count)]
 
     async def up(board: Machine) -> None:
         await board.start()
-        await wait_for_agent(board)
+        await until(board)
 
     begun_s = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:

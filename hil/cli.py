@@ -110,7 +110,7 @@ def main() -> None:
     type=click.Choice(["simulated", "process", "emulated"]),
     help="What all nodes run as, whatever the scenario says.",
 )
-@click.option("--link", type=click.Choice(["serial", "mqtt"]), help="Lab wire of processes and boards.  [default: serial]")
+@click.option("--link", type=click.Choice(["serial", "mqtt"]), help="Lab wire of programs.  [default: serial]")
 @click.option(
     "--time-scale",
     type=SECONDS,

@@ -54,7 +54,7 @@ def ram_flips_command(
     """Strike the RAM of an emulated board, ask it for a job, and judge what comes back; many times from one snapshot.
 
     Subjects: manager, the whole node as it flies, asked over its UART; job, the flight code of a job in a small
-    program, four times as fast. Trials that are not masked are printed with the command that repeats them.
+    program, twice as fast. Trials that are not masked are printed with the command that repeats them.
     """
     if subject == "job" and where in ("manager", "worker"):
         raise ConfigError(f"--where {where}: expected weights or ram with --subject job, which has no {where}")

@@ -2,7 +2,7 @@
 
 | subject | is |
 |---|---|
-| `job` | the flight code of a job in a small program (`hil.emulation.target`): a trial takes half a second |
+| `job` | the flight code of a job in a small program (`hil.emulation.target`): a trial takes 0.6 s |
 | `manager` | the whole node as it flies (`hil.emulation.struck_node`) |
 
 A subject is of one machine. `settle` leads it once to where it waits for jobs; `connect`, `ask` and `disconnect` are a
@@ -66,8 +66,9 @@ class Subject(Protocol):
         """Return when a job has ended, or when no answer can come any more."""
         ...
 
-    def signs(self, words: str) -> int:
-        """How often it has begun to start again, by what the console has said: each time patience begins anew."""
+    def starts(self, words: str) -> int:
+        """How often it has begun to start again, by what the console has said so far: each time patience begins anew.
+        Asked again and again while it has not answered."""
         ...
 
     def judged(self, expected: bytes, words: str, *, has_ended: bool) -> Verdict:
@@ -152,7 +153,7 @@ class JobSubject:
             if answer.get("job") == self._jobs_count:
                 self._answer = answer
 
-    def signs(self, words: str) -> int:
+    def starts(self, words: str) -> int:
         """None: a program that has ended is a crash."""
         return 0
 

@@ -123,7 +123,7 @@ class RamFlips:
         machine, patience = self._machine, self._subject.patience
         asked = asyncio.create_task(self._subject.ask())
         try:
-            before_s, worked_s, idle_s, signs_count = machine.cpu_s(), 0.0, 0.0, 0
+            before_s, worked_s, idle_s, starts_count = machine.cpu_s(), 0.0, 0.0, 0
             while not (await asyncio.wait([asked], timeout=lab_s(LOOK_S)))[0]:
                 if machine.pid is None:
                     raise BoardError(f"{machine.name}: QEMU has ended: {machine.last_words()}")
@@ -131,9 +131,9 @@ class RamFlips:
                 before_s += used_s
                 worked_s += used_s
                 idle_s += LOOK_S if used_s < LOOK_S * patience.idle_share else 0.0
-                signs = min(RESTARTS_MAX, self._subject.signs(machine.console()[said_count:]))
-                if signs > signs_count:
-                    worked_s, idle_s, signs_count = 0.0, 0.0, signs
+                starts = min(RESTARTS_MAX, self._subject.starts(machine.console()[said_count:]))
+                if starts > starts_count:
+                    worked_s, idle_s, starts_count = 0.0, 0.0, starts
                 if worked_s > patience.worked_s or idle_s >= patience.idle_s:
                     return False
             asked.result()

@@ -23,7 +23,7 @@ from flightsw.net.keys import KEY_BYTES, derived_rings
 from flightsw.net.plans import encode_plan
 from hil.bench.settings_files import write_settings
 from hil.channel.uart import SocketWire, socket_line
-from hil.emulation.flip_outcomes import Verdict, judged
+from hil.emulation.flip_outcomes import CRASH_WORDS, ENDED_WORDS, Verdict, judged
 from hil.emulation.flip_places import OWNERS
 from hil.emulation.flip_subjects import START_S_MAX, Patience
 from hil.emulation.machine import Machine
@@ -64,13 +64,14 @@ class NodeSubject:
             ramp.reshape(TILE_SIDE_PX, TILE_SIDE_PX, cloud_mask.BANDS).astype(np.uint16)
         )
         self._ground: TrialGround | None = None
+        self._ends_count = 0
 
     async def settle(self) -> bytes:
         """Configure the node, upload the model, run a job, and wait until nothing is under way.
         Raises: BoardError, LinkError."""
         agent = await AgentPeer.open(self._machine.agent_path)
         try:
-            await agent.configure(self._settings())
+            await agent.configure(self.settings())
         finally:
             await agent.close()
         ground = TrialGround(self._wire(), RINGS[GROUND], starts_count=1)
@@ -100,14 +101,19 @@ class NodeSubject:
     async def connect(self) -> None:
         """Start a ground that knows nothing."""
         self._ground = TrialGround(self._wire(), RINGS[GROUND], starts_count=2)
+        self._ends_count = 0
 
     async def ask(self) -> None:
         """Submit a job, and wait for its end."""
         assert self._ground is not None, "connected"
         await self._ground.run(2, self._model, self._tile)
 
-    def signs(self, words: str) -> int:
-        """Starts of the manager or of the board."""
+    def starts(self, words: str) -> int:
+        """Starts of the manager or of the board. While one has ended, the ground is silent."""
+        ends_count = sum(map(words.count, (*CRASH_WORDS, *ENDED_WORDS)))
+        if ends_count > self._ends_count and self._ground is not None:
+            self._ground.fall_silent()
+        self._ends_count = ends_count
         return sum(map(words.count, BOOT_WORDS))
 
     def judged(self, expected: bytes, words: str, *, has_ended: bool) -> Verdict:
@@ -124,7 +130,7 @@ class NodeSubject:
     def _wire(self) -> SocketWire:
         return SocketWire(self._machine.name, lambda: socket_line(self._machine.uart_path), device=UART, baud=BAUD)
 
-    def _settings(self) -> dict[str, bytes]:
+    def settings(self) -> dict[str, bytes]:
         """Files of the node under /etc/flatrack."""
         node = NodeSettings(
             node=NodeConfig(node=NODE, name="sat-01", ground=GROUND, interfaces=RADIO, ltp_margin_s=MARGIN_S),

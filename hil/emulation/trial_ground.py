@@ -30,6 +30,7 @@ from flightsw.net.ltp_values import LtpConfig
 from flightsw.net.security import BundleSecurity
 from flightsw.objects.store import ObjectStore, digest_of
 from flightsw.objects.transfers import Transfers
+from flightsw.ports import Frame
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
     SERVICE_EVENT,
@@ -71,6 +72,8 @@ PLAN: Final = ContactPlan(
 )
 MARGIN_S: Final = 5.0
 """What both ends wait for before they repeat [s]: an emulated board is slow, and a repetition is to mean a loss."""
+REPETITIONS_MAX: Final = 1000
+"""Of one block by the ground: however long a board takes to boot, it is not given up."""
 STARTS_BITS: Final = 32
 """Numbers of one start; the number of starts stands above them. As of `ground.segment`."""
 LIFETIME_MS: Final = 3_600_000
@@ -103,19 +106,22 @@ class TrialGround:
         self._store = ObjectStore(disk, quota_bytes=STORE_BYTES)
         self._transfers = Transfers(self._store, local=GROUND)
         self._commands_count = starts_count << STARTS_BITS
-        link = MemoryLink(wire.deliver)
+        self._link = MemoryLink(self._transmit)
+        self._is_mute = False
         agent = BundleAgent(
             GROUND,
             PLAN,
             RADIO,
             session_base=starts_count << STARTS_BITS,
-            limits=AgentLimits(ltp=LtpConfig(margin_ns=round(MARGIN_S * NS_PER_S))),
+            limits=AgentLimits(
+                ltp=LtpConfig(margin_ns=round(MARGIN_S * NS_PER_S), retransmissions_max=REPETITIONS_MAX)
+            ),
             security=BundleSecurity(GROUND, KeyStore(ring)),
         )
-        self._endpoint = Endpoint(self._clock, link, agent, self._on_delivery)
+        self._endpoint = Endpoint(self._clock, self._link, agent, self._on_delivery)
         self._unanswered: dict[int, Command] = {}
         self._news = asyncio.Event()
-        wire.on_frame = link.deliver
+        wire.on_frame = self._receive
         wire.plug()
         self._endpoint.flush()
 
@@ -131,6 +137,16 @@ class TrialGround:
         """Let go of the UART."""
         self._wire.close()
         await self._endpoint.close()
+
+    def fall_silent(self) -> None:
+        """The node has ended: send nothing until it is heard again, and take back what waits in the line.
+
+        QEMU's PL011 has no receive timeout: where more than its FIFO waits when a driver opens it, it may never
+        interrupt again, and the node would be deaf (QEMU 7.2, hw/char/pl011.c).
+        """
+        self._is_mute = True
+        self._wire.unplug()
+        self._wire.plug()
 
     async def upload(self, data: bytes) -> None:
         """Return when the node says that it holds an object."""
@@ -174,6 +190,14 @@ class TrialGround:
         self._acknowledge()
         asked = self._command("NODE.NOOP")
         await self._until(lambda: asked in self._heard.answers)
+
+    def _transmit(self, interface: int, frame: Frame) -> None:
+        if not self._is_mute:
+            self._wire.deliver(interface, frame)
+
+    def _receive(self, interface: int, frame: Frame) -> None:
+        self._is_mute = False
+        self._link.deliver(interface, frame)
 
     def _offer(self, data: bytes) -> bytes:
         digest = self._store.put(data)

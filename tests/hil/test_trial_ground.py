@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import socket
 import tty
 from types import SimpleNamespace
 
 import pytest
 
 from flightsw.host.keyfile import OWNER_ONLY
+from flightsw.link.record_stream import stuff_record
 from flightsw.net.agent_values import Delivery
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
@@ -40,7 +42,7 @@ class Board:
         os.set_blocking(self._master, False)
         machine = SimpleNamespace(name="board", uart_path=folder)
         self.subject = NodeSubject(machine)
-        for name, data in self.subject._settings().items():
+        for name, data in self.subject.settings().items():
             (folder / name).write_bytes(data)
             (folder / name).chmod(OWNER_ONLY)
         text = (folder / "node.toml").read_text()
@@ -89,6 +91,28 @@ async def test_commands_that_were_never_answered_are_sent_again_after_a_reset(tm
         ground._on_delivery(delivered(reset, SERVICE_EVENT))
         assert counters.bundles_sourced_count == sent_count
     await ground.close()
+
+
+async def test_a_ground_is_silent_from_the_end_of_its_node_until_the_node_is_heard(tmp_path):
+    board, ground_end = socket.socketpair()
+    board.setblocking(False)
+    ground_end.setblocking(False)
+    wire = SocketWire("uart", lambda: (ground_end.fileno(), lambda: None), device=UART, baud=BAUD)
+    ground = TrialGround(wire, RINGS[GROUND], 1)
+    ground.fall_silent()
+    board.recv(1 << 16)  # delimiters
+    ground._command("NODE.NOOP")
+    with pytest.raises(BlockingIOError):
+        board.recv(1)
+    board.send(stuff_record(0, b"a frame"))
+    async with asyncio.timeout(PATIENCE_S):
+        while ground._is_mute:
+            await asyncio.sleep(0)
+        ground._command("NODE.NOOP")
+        assert len(await asyncio.get_running_loop().sock_recv(board, 1 << 16)) > 1
+    await ground.close()
+    board.close()
+    ground_end.close()
 
 
 async def test_grounds_that_know_nothing_of_each_other_are_obeyed_in_turn(board):
