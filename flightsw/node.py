@@ -15,7 +15,7 @@ from flightsw.core.commanding import Judged
 from flightsw.core.dumps import Dumps
 from flightsw.core.mode_commands import UNREAD
 from flightsw.core.modes import Activity, Allowance, Cause, ModeEntry
-from flightsw.core.rates import Rate, RateGroups
+from flightsw.core.rates import Rate, RateGroups, slack_ns
 from flightsw.errors import MessageError, SensorError
 from flightsw.net.agent import Delivery
 from flightsw.net.contacts import ContactPlan
@@ -147,8 +147,8 @@ class Node:
         self._join_rate_groups()
 
     def _take_periods(self) -> None:
-        # a nanosecond less than the period: a tick that comes at the very deadline counts as due
-        self._beacon_ns = round(self._parameter("TELEMETRY.beacon_period_s") * NS_PER_S) - 1
+        slack = slack_ns(round(self.config.tick_period_s * NS_PER_S))
+        self._beacon_ns = round(self._parameter("TELEMETRY.beacon_period_s") * NS_PER_S) - slack
         self._scrub_ns = round(self._parameter("NODE.scrub_period_s") * NS_PER_S)
         self._repeat_ns = round(self._parameter("JOBS.report_repeat_s") * NS_PER_S)
 

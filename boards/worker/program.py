@@ -18,8 +18,8 @@ then with what it found out about itself: what computes, and how it is confined.
 | `infer` | the output of the network in the shared memory for an input |
 | `multiply` | rows of the matrix in the shared memory times another matrix |
 
-A network is loaded anew when its bytes are not those of a session that is kept: what was struck is what runs, from the
-next request on. Rows of a matrix are read from the memory while they are multiplied.
+A network is loaded anew when its bytes are not those of a session that is kept, or when the manager has loaded the
+model again since: what was struck is what runs, from the next request on, and a load mends the runtime's copy too. Rows of a matrix are read from the memory while they are multiplied.
 """
 
 import collections
@@ -160,7 +160,7 @@ class Engine:
         own = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
         self.errors: tuple[type[Exception], ...] = (*own, state.RuntimeException, *COMPUTE_ERRORS)
         """What a model or a tensor that does not fit makes it raise; anything else ends the worker."""
-        self._sessions = collections.OrderedDict()  # type: collections.OrderedDict[bytes, Any]
+        self._sessions = collections.OrderedDict()  # type: collections.OrderedDict[tuple[int, bytes], Any]
         self.version = str(onnxruntime.__version__)
         self.provider = ""
         self.refusals: dict[str, str] = {}
@@ -202,14 +202,17 @@ class Engine:
         return self._runtime.InferenceSession(model, options, providers=providers)
 
     def infer(self, model: memoryview, request: dict[str, Any], batch: Any) -> Any:
-        """Return what the network in these bytes makes of a batch."""
+        """Return what the network in these bytes makes of a batch.
+
+        A session has its own copy of the weights, which nothing guards: it is kept for one loading of the model.
+        """
         data = bytes(model)
-        digest = hashlib.blake2b(data, digest_size=32).digest()
-        session = self._sessions.pop(digest, None)
+        key = (request["load"], hashlib.blake2b(data, digest_size=32).digest())
+        session = self._sessions.pop(key, None)
         if session is None:
             names = list(PROVIDERS)
             session = self._session(data, [PROVIDERS[name] for name in names[names.index(self.provider) :]])
-        self._sessions[digest] = session
+        self._sessions[key] = session
         if len(self._sessions) > SESSIONS_MAX:
             self._sessions.popitem(last=False)
         return session.run([request["output"]], {request["input"]: batch})[0]

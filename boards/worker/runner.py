@@ -69,6 +69,8 @@ class WorkerRunner:
         self._memory = ModelMemory()
         self._images: dict[bytes, kinds.Image] = {}
         self._places: dict[bytes, Place] = {}
+        self._load_numbers: dict[bytes, int] = {}
+        self._loads_count = 0
         self._hello: Hello | None = None
         self._ended_why = ""
         self._worker: WorkerProcess | None = None
@@ -91,6 +93,8 @@ class WorkerRunner:
         image = kinds.load(memory, name=f"model {digest.hex()[:16]}")
         self._images[digest] = image
         self._places[digest] = place
+        self._loads_count += 1
+        self._load_numbers[digest] = self._loads_count
         return image
 
     def loaded(self) -> dict[bytes, Model]:
@@ -101,6 +105,7 @@ class WorkerRunner:
         """Forget a model in memory; no error when absent."""
         self._images.pop(digest, None)
         self._places.pop(digest, None)
+        self._load_numbers.pop(digest, None)
 
     def weight_memory(self) -> list[kinds.Image]:
         """The images in memory, in the order of their digests: what radiation can strike."""
@@ -171,6 +176,7 @@ class WorkerRunner:
         way never ends."""
         self._images.clear()
         self._places.clear()
+        self._load_numbers.clear()
         self._end()
         self._begin()
 
@@ -185,12 +191,14 @@ class WorkerRunner:
             await asyncio.wait([self._last])
         self._images.clear()
         self._places.clear()
+        self._load_numbers.clear()
         self._memory.close()
 
     async def _compute(
         self, operation: kinds.Operation, digest: bytes, image: kinds.Image, place: Place
     ) -> NDArray[Any]:
         header, tensor, shape = _request(operation, image, place)
+        header["load"] = self._load_numbers.get(digest, 0)
         worker = await self._running()
         limit_s = self._settings.step_s_max * self._time_scale
         answer = worker.channel.request(header, tensor)

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from flightsw.component import OK, Component, Handler, Outcome, Scalar
-from flightsw.core.rates import Rate, RateGroups
+from flightsw.core.rates import Rate, RateGroups, slack_ns
 from flightsw.dictionary import PacketSpec, flight_dictionary
 from flightsw.dictionary.model import CMDEC, CMDPC
 from flightsw.ports import Clock
@@ -23,9 +23,6 @@ NS_PER_MS: Final = 1_000_000
 NORMAL_S: Final = 1.0
 FAST_S: Final = 0.1
 """Periods of the rates [s]; that of the slow one is the parameter TELEMETRY.housekeeping_period_s."""
-
-SOON_NS: Final = 1
-"""A cycle that comes at the very deadline, or this much before it, counts as due [ns]."""
 
 NEVER_NS: Final = 1 << 62
 
@@ -163,7 +160,7 @@ class PacketSchedule:
         if now_ns >= self._next_ns:
             for key in self._plans:
                 period_ns = self._period_ns(key)
-                if period_ns and now_ns - self._sent_ns.get(key, self._started_ns) >= period_ns - SOON_NS:
+                if period_ns and now_ns >= self._due_ns(key, period_ns):
                     due.append(key)
                     self._sent_ns[key] = now_ns
             self._next_ns = self._first_ns()
@@ -218,8 +215,16 @@ class PacketSchedule:
         first_ns = NEVER_NS
         for key in self._plans:
             if period_ns := self._period_ns(key):
-                first_ns = min(first_ns, self._sent_ns.get(key, self._started_ns) + period_ns - SOON_NS)
+                first_ns = min(first_ns, self._due_ns(key, period_ns))
         return first_ns
+
+    def _due_ns(self, key: str, period_ns: int) -> int:
+        """When a packet is due."""
+        sent_ns = self._sent_ns.get(key)
+        if sent_ns is None:
+            return self._started_ns + period_ns
+        assert self._rates is not None, "attach comes first"
+        return sent_ns + period_ns - slack_ns(self._rates.period_ns(self._joined or Rate.SLOW))
 
     def _arrange(self, now_ns: int) -> None:
         """Mode, parameters or a command have changed when packets are due."""
@@ -236,8 +241,8 @@ class PacketSchedule:
             if plan.spec.rate == "on_change" and key not in self._disabled and key not in self._periods_s
         )
         self._seen.clear()
-        self._next_ns = self._first_ns()
         self._join(now_ns)
+        self._next_ns = self._first_ns()
 
     def _join(self, now_ns: int) -> None:
         """Run in the slowest faster group that serves the shortest period; in none when the slow group does."""

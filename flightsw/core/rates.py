@@ -7,9 +7,21 @@ counted and reported. A group without members has no deadlines and costs nothing
 
 from collections.abc import Callable, Mapping
 from enum import Enum, unique
+from typing import Final
 
 Member = Callable[[int], None]
 """Called with the monotonic time [ns] in each cycle of its group."""
+SLACK_SHARE: Final = 10
+"""A tenth of a period: more than cycles of a machine that keeps up are late, and far less than the next one is away."""
+
+
+def slack_ns(period_ns: int) -> int:
+    """How long before its time something counts as due in a group of this period [ns].
+
+    Each cycle is late by another time, the deadlines stay. Who did something in a cycle that was 5 ms late and looks
+    again in one that is 1 ms late finds less than a period gone, and would leave every second one out.
+    """
+    return period_ns // SLACK_SHARE
 
 
 @unique

@@ -71,9 +71,20 @@ def test_a_struck_network_takes_the_place_of_the_oldest_session() -> None:
     weights = model.find(np.float32(-3).tobytes())
     for number in range(program.SESSIONS_MAX + 2):
         model[weights + 2] = number
-        request = {"input": "x", "output": "y"}
+        request = {"input": "x", "output": "y", "load": 1}
         engine.infer(memoryview(model), request, np.zeros((1, 4, 8, 8), np.float32))
     assert len(engine._sessions) == program.SESSIONS_MAX
+
+
+def test_a_session_is_kept_for_one_loading_of_its_model() -> None:
+    pytest.importorskip("onnxruntime")
+    engine = program.Engine("cpu")
+    model = memoryview((PROGRAM.parent / program.PROOF).read_bytes())
+    made = []
+    for load in (1, 1, 2, 2):
+        engine.infer(model, {"input": "x", "output": "y", "load": load}, np.zeros((1, 4, 8, 8), np.float32))
+        made.append(next(reversed(engine._sessions.values())))
+    assert made[0] is made[1] is not made[2] is made[3]
 
 
 @pytest.mark.parametrize(

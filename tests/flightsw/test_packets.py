@@ -89,6 +89,14 @@ def test_packets_of_the_slow_rate_go_every_housekeeping_period_in_one_message():
     ]
 
 
+def test_packets_go_every_period_when_cycles_are_late_each_by_another_time():
+    bench = Bench(("OBJECTS",))
+    for number in range(1, 31):
+        bench.now_ns = number * 10 * S + (9_000_000 if number % 2 == 0 else 2_000_000) * (30 - number)
+        bench.groups.run(bench.now_ns)
+    assert [round(now_s / 10) * 10 for now_s, name in bench.told() if name == "OBJECTS.HK"] == [60, 120, 180, 240, 300]
+
+
 def test_values_come_in_the_dictionarys_order_with_the_command_counters_first():
     bench = Bench(["OBJECTS"])
     bench.run(60)
