@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +15,9 @@ import click
 from flightsw.errors import ConfigError
 from hil.emulation.flip_campaign import FlipCampaign, run_campaign
 from hil.emulation.flip_outcomes import Outcome
-from hil.emulation.flip_places import WHERES, Places, Where
+from hil.emulation.flip_places import WHERES, Where
 from hil.emulation.image import build, cache_folder
-from hil.emulation.ram_flips import SUBJECTS, SubjectName, Trial
+from hil.emulation.ram_flips import SUBJECTS, Stage, SubjectName, Trial
 from hil.faults.weights import wilson_95
 
 FLIPS: Final[dict[Where, int]] = {"weights": 1, "manager": 64, "worker": 64, "ram": 64}
@@ -36,7 +39,8 @@ PATH: Final = click.Path(path_type=Path)
     "--flips", type=click.IntRange(1, FLIPS_MAX), help="Bits in each trial.  [default: 1 in the weights, else 64]"
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all trials.")
-@click.option("--only", type=click.IntRange(min=0), metavar="N", help="Trial N alone: as it was, on the same image.")
+@click.option("--only", type=click.IntRange(min=0), metavar="N", help="Trial N alone: as it was, on the same snapshot.")
+@click.option("--snapshot", default="", metavar="DIGEST", help="The only one whose trials are meant, as printed.")
 @click.option("--at-once", type=click.IntRange(1, 64), default=1, show_default=True, help="Boards; each takes a core.")
 @click.option("--image", type=PATH, metavar="FOLDER", help="Where images are kept.  [default: as board image]")
 @click.option("--json", "to", type=PATH, metavar="FILE", help="Also write all trials to a file.")
@@ -47,6 +51,7 @@ def ram_flips_command(
     flips: int | None,
     seed: int,
     only: int | None,
+    snapshot: str,
     at_once: int,
     image: Path | None,
     to: Path | None,
@@ -54,31 +59,58 @@ def ram_flips_command(
     """Strike the RAM of an emulated board, ask it for a job, and judge what comes back; many times from one snapshot.
 
     Subjects: manager, the whole node as it flies, asked over its UART; job, the flight code of a job in a small
-    program, twice as fast. Trials that are not masked are printed with the command that repeats them.
+    program, twice as fast. Trials that are not masked are printed with the command that repeats them. Ctrl-C ends it
+    with what was done so far.
     """
     if subject == "job" and where in ("manager", "worker"):
         raise ConfigError(f"--where {where}: expected weights or ram with --subject job, which has no {where}")
     if to is not None and not to.parent.is_dir():
         raise ConfigError(f"--json {to}: no folder {to.parent}")
+    if to is not None and to.is_dir():
+        raise ConfigError(f"--json {to}: expected a file, it is a folder")
+    cores_count = len(os.sched_getaffinity(0))
+    if at_once > cores_count:  # a board that waits for a core would look as one that hangs
+        raise ConfigError(f"--at-once {at_once}: expected at most {cores_count}, a core for each board")
     numbers = range(trials) if only is None else (only,)
-    campaign = FlipCampaign(subject, where, flips or FLIPS[where], seed, numbers)
-    files = build("qemu-virt", image or cache_folder())
+    campaign = FlipCampaign(subject, where, flips or FLIPS[where], seed, numbers, image, snapshot)
+    stages: list[Stage] = []
     done: dict[int, Trial] = {}
 
     def take(number: int, trial: Trial) -> None:
         done[number] = trial
         if trial.outcome is not Outcome.MASKED:
-            click.echo(f"trial {number}: {trial.outcome.value}: {trial.said}\n  {campaign.replay(number)}")
+            click.echo(f"trial {number}: {trial.outcome.value}: {trial.said}\n  {campaign.replay(number, stages[0])}")
 
-    stage = asyncio.run(run_campaign(campaign, files, at_once, take))
-    found = [trial.outcome for trial in done.values()]
-    click.echo(f"\nsubject {subject}, {where} struck, flips {campaign.flips_count}, seed {seed}, image {files.digest}")
-    for line in table(found):
+    with _interrupted_by_sigterm():
+        files = build("qemu-virt", image or cache_folder())
+        try:
+            asyncio.run(run_campaign(campaign, files, at_once, take, stages.append))
+        finally:
+            if done:
+                _report(campaign, files.digest, stages[0], done, to)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: boards and scratch folders are given back."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _report(campaign: FlipCampaign, image: str, stage: Stage, done: dict[int, Trial], to: Path | None) -> None:
+    """Print and write what was done. Raises: ConfigError: the file cannot be written."""
+    click.echo(
+        f"\nsubject {campaign.subject}, {campaign.where} struck, flips {campaign.flips_count}, seed {campaign.seed}, "
+        f"image {image}, snapshot {stage.digest}"
+    )
+    for line in table([trial.outcome for trial in done.values()]):
         click.echo(line)
     if to is not None:
-        report = as_json(campaign, files.digest, done, stage.notes.places)
         try:
-            to.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            to.write_text(json.dumps(as_json(campaign, image, stage, done), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--json {to}: {error.strerror}") from None
 
@@ -92,7 +124,7 @@ def table(found: Sequence[Outcome]) -> list[str]:
     return lines
 
 
-def as_json(campaign: FlipCampaign, image: str, done: dict[int, Trial], places: Places) -> dict[str, Any]:
+def as_json(campaign: FlipCampaign, image: str, stage: Stage, done: dict[int, Trial]) -> dict[str, Any]:
     """All of a campaign: what was asked for, and each trial with its flips and whose memory they struck."""
     return {
         "subject": campaign.subject,
@@ -100,13 +132,14 @@ def as_json(campaign: FlipCampaign, image: str, done: dict[int, Trial], places: 
         "flips": campaign.flips_count,
         "seed": campaign.seed,
         "image": image,
+        "snapshot": stage.digest,
         "trials": [
             {
                 "number": number,
                 "outcome": trial.outcome.name,
                 "said": trial.said,
                 "flips": trial.flips,
-                "struck": Counter(places.owner(address) for address, _ in trial.flips),
+                "struck": Counter(stage.notes.places.owner(address) for address, _ in trial.flips),
             }
             for number, trial in sorted(done.items())
         ],

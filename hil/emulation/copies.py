@@ -2,7 +2,8 @@
 
 Physical pages have no order, so each page is looked at alone. Words of eight bytes of the data, one in each
 `STEP_BYTES`, are searched at every alignment; around a word that is found, the copy reaches as far as RAM and data are
-equal. So every stretch of `STEP_BYTES` + 7 equal bytes in one page is found. What a runtime keeps in another order or
+equal. So a stretch of `STEP_BYTES` + 7 equal bytes in one page is found, unless its only words of those are of fewer
+than `DISTINCT_BYTES_MIN` different bytes, or lie a second time in the data. What a runtime keeps in another order or
 form, as matrices packed for its kernels, is none.
 """
 

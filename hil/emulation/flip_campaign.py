@@ -1,6 +1,7 @@
 """Runs a campaign of RAM flips on one or more boards, and says how each of its trials is repeated."""
 
 import asyncio
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ class FlipCampaign:
         flips_count: in one trial.
         seed: of all trials; a trial's flips follow from it and from the trial's number.
         numbers: of the trials.
+        image: where images are kept, where somebody has said so.
+        snapshot: digest of the only one whose trials these are; empty for any.
     """
 
     subject: SubjectName
@@ -30,16 +33,24 @@ class FlipCampaign:
     flips_count: int
     seed: int
     numbers: Sequence[int]
+    image: Path | None = None
+    snapshot: str = ""
 
-    def replay(self, number: int) -> str:
-        """The command that repeats a trial, on the same image."""
+    def replay(self, number: int, stage: Stage) -> str:
+        """The command that repeats a trial, on the same snapshot."""
+        image = "" if self.image is None else f" --image {shlex.quote(str(self.image))}"
         return (
             f"flatrack board ram-flips --subject {self.subject} --where {self.where} --flips {self.flips_count} "
-            f"--seed {self.seed} --only {number}"
+            f"--seed {self.seed} --only {number} --snapshot {stage.digest}{image}"
         )
 
     def check(self, stage: Stage) -> None:
-        """Whether there is enough to strike. Raises: ConfigError."""
+        """Whether it is the snapshot that was asked for, with enough to strike. Raises: ConfigError."""
+        if self.snapshot not in ("", stage.digest):
+            raise ConfigError(
+                f"--snapshot {self.snapshot}: expected {stage.digest}, of the snapshot that is kept beside the image; "
+                "places of one are not those of another"
+            )
         size_bytes = stage.notes.places.size_bytes(self.where)
         if size_bytes == 0:
             raise ConfigError(f"--where {self.where}: nothing of it is known of --subject {self.subject}")
@@ -48,29 +59,35 @@ class FlipCampaign:
 
 
 async def run_campaign(
-    campaign: FlipCampaign, files: ImageFiles, boards_count: int, on_trial: Callable[[int, Trial], None]
-) -> Stage:
-    """Run all trials; returns what was struck.
+    campaign: FlipCampaign,
+    files: ImageFiles,
+    boards_count: int,
+    on_trial: Callable[[int, Trial], None],
+    on_stage: Callable[[Stage], None] = lambda _: None,
+) -> None:
+    """Run all trials.
 
     Args:
         campaign: the trials.
         files: image of the boards.
         boards_count: boards that run at once; each takes a core.
         on_trial: told number and trial, in the order in which they end.
+        on_stage: told before them what is struck.
 
     Raises:
-        ConfigError: QEMU is missing, or there is less to strike than flips.
+        ConfigError: QEMU is missing, it is another snapshot, or there is less to strike than flips.
         BoardError: a board does not come up, or QEMU has failed.
         LinkError: the agent of a board has gone.
     """
     stage = await stage_of(campaign.subject, files)
     campaign.check(stage)
+    on_stage(stage)
     numbers = iter(campaign.numbers)
 
     async def strike(name: str, folder: Path) -> None:
         machine = Machine(files, folder, name, origin=stage.snapshot)
         try:
-            await machine.start()
+            await machine.start(frozen=True)
             flips = RamFlips(machine, stage)
             await flips.prepare()
             for number in numbers:  # which all boards share
@@ -88,4 +105,3 @@ async def run_campaign(
         except* FlatrackError as errors:
             failed = errors.exceptions[0]
             raise failed from None
-    return stage

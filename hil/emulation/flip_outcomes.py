@@ -8,7 +8,7 @@
 | SILENT | answers wrongly, and nobody can tell |
 | GARBLED | answers with a line that is none |
 | RESTARTED | has lost its manager, its worker or its kernel, has come back saying why, and the job has ended |
-| CRASH | has lost the program, or its kernel, and does not come back, or with another cause than there was |
+| CRASH | has lost the program, or its kernel, and does not come back, or with another cause than there was; or power |
 | HANG | does not answer |
 """
 
@@ -91,7 +91,7 @@ class Heard:
     def causes(self, after: int) -> list[str]:
         """`boot 2 after KILLED`, for each boot after this one that has said why it began."""
         told = {one.boot_count: ResetCause(one.reset_cause).name for one in self.beacons}
-        told |= {one.boot_count: str(one.arguments[1]) for one in self.events if key_of(one) == "NODE.RESET"}
+        told |= {one.boot_count: _cause_of(one) for one in self.events if key_of(one) == "NODE.RESET"}
         return [f"boot {boot} after {cause}" for boot, cause in sorted(told.items()) if boot > after]
 
     def warnings(self) -> list[str]:
@@ -107,6 +107,11 @@ def key_of(event: Event) -> str:
     return f"{event.component}.{event.name}"
 
 
+def _cause_of(reset: Event) -> str:
+    """What NODE.RESET says of its cause, its second argument; a struck node may leave it out."""
+    return str(reset.arguments[1]) if len(reset.arguments) > 1 else "no cause"
+
+
 def judged(heard: Heard, expected: bytes, words: str, *, boot: int, has_ended: bool) -> Verdict:
     """What became of a node that was asked for a job.
 
@@ -118,7 +123,7 @@ def judged(heard: Heard, expected: bytes, words: str, *, boot: int, has_ended: b
         has_ended: whether the job has ended, and the node has answered after that.
     """
     boots, warnings, report = heard.causes(boot), heard.warnings(), heard.report
-    refusal = "" if report is None else _refusal(heard.spec, report, heard.result)
+    refusal = "" if report is None else _refusal(heard.spec, report, heard.result, expected)
     if heard.result and heard.result != expected and not refusal:
         return Verdict(Outcome.SILENT, _said(_difference(heard.result, expected), *boots, *warnings))
     if not has_ended or report is None:
@@ -134,23 +139,23 @@ def judged(heard: Heard, expected: bytes, words: str, *, boot: int, has_ended: b
     return _of_a_right_result(heard, report, warnings)
 
 
-def _refusal(spec: JobSpec | None, report: JobReport, result: bytes) -> str:
-    """Why a ground does not take a report as the end of the job, as `ground.cluster` and `ground.results` judge it."""
+def _refusal(spec: JobSpec | None, report: JobReport, result: bytes, expected: bytes) -> str:
+    """Why a ground does not take a report as the end of the job, as `ground.cluster` and `ground.program` judge it."""
     if report.state is not JobState.COMPLETED:
         return f"job {report.state.name}: {report.detail}"
+    if not report.result:
+        return "completed without a result"
     if spec is None or (report.model, report.data) != (spec.model, spec.data):
         return "computed with another model or input"
     try:
-        cloud_mask.decode_mask(result)
+        shape, tile = cloud_mask.decode_mask(result).shape, cloud_mask.decode_mask(expected).shape
     except WireError as error:
         return f"no mask: {error}"
-    return ""
+    return "" if shape == tile else f"mask is {shape}, expected {tile}"
 
 
 def _difference(result: bytes, expected: bytes) -> str:
     found, true = cloud_mask.decode_mask(result), cloud_mask.decode_mask(expected)
-    if found.shape != true.shape:
-        return f"a mask of {found.shape} pixels for one of {true.shape}"
     return f"{(found != true).sum()} of {true.size} pixels of the mask are wrong"
 
 

@@ -1,6 +1,7 @@
 """Where flips strike: places in the RAM of one snapshot, and the flips that follow from a seed."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from functools import cached_property
 from itertools import accumulate
 from typing import Final, Literal
 
@@ -20,7 +21,7 @@ Flip = tuple[int, int]
 """(physical address, bit 0 to 7)."""
 
 
-class Places(msgspec.Struct, frozen=True):
+class Places(msgspec.Struct, frozen=True, dict=True):
     """Places of one snapshot.
 
     Attributes:
@@ -62,18 +63,23 @@ class Places(msgspec.Struct, frozen=True):
 
     def owner(self, address: int) -> str:
         """Whose memory a physical address is of: manager, worker, models, or elsewhere."""
-        page = address - address % PAGE_BYTES
-        return next((owner for owner, pages in self.pages.items() if page in pages), ELSEWHERE)
+        return self._owners.get(address - address % PAGE_BYTES, ELSEWHERE)
 
     def _address(self, where: Where, place: int) -> int:
         if where == "ram":
             return RAM_BASE + place
         if where == "weights":
-            return _nth_byte(self.weights, place)
+            index = bisect_right(self._ends, place)
+            copy = self.weights[index]
+            return copy.address + place - (self._ends[index] - copy.length)
         return self.pages[where][place // PAGE_BYTES] + place % PAGE_BYTES
 
+    @cached_property
+    def _owners(self) -> dict[int, str]:
+        """Page -> owner."""
+        return {page: owner for owner, pages in reversed(self.pages.items()) for page in pages}
 
-def _nth_byte(extents: Sequence[Extent], place: int) -> int:
-    ends = list(accumulate(one.length for one in extents))
-    index = next(index for index, end in enumerate(ends) if place < end)
-    return extents[index].address + place - (ends[index] - extents[index].length)
+    @cached_property
+    def _ends(self) -> list[int]:
+        """How many bytes of the weights lie in each copy and those before it."""
+        return list(accumulate(one.length for one in self.weights))

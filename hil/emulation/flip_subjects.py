@@ -63,7 +63,7 @@ class Subject(Protocol):
         ...
 
     async def ask(self) -> None:
-        """Return when a job has ended, or when no answer can come any more."""
+        """Return when a job has ended, or when no answer can come any more. Raises: BoardError: QEMU has ended."""
         ...
 
     def starts(self, words: str) -> int:
@@ -133,14 +133,23 @@ class JobSubject:
             raise BoardError(f"{self._machine.name}: no UART: {error.strerror}") from None
 
     async def ask(self) -> None:
-        """Run a job; answers of other jobs, asked before a restore, are left out."""
+        """Run a job; answers of other jobs, asked before a restore, are left out.
+        Raises: BoardError: QEMU has ended."""
         assert self._reader is not None, "connected"
         assert self._writer is not None, "connected"
         self._jobs_count += 1
         self._writer.write(b"\njob %d\n" % self._jobs_count)
         while self._answer is None:
-            line = await self._reader.readline()
-            if not line or MAKES.encode() in line:  # another program begins where the one that was asked has ended
+            try:
+                line = await self._reader.readline()
+            except ValueError:  # the reader's limit
+                self._said = Verdict(Outcome.GARBLED, "a line without end")
+                return
+            except OSError:
+                line = b""
+            if not line:
+                raise BoardError(f"{self._machine.name}: the UART has gone: QEMU has ended")
+            if MAKES.encode() in line:  # another program begins where the one that was asked has ended
                 self._said = Verdict(Outcome.CRASH, "the program has ended")
                 return
             try:

@@ -104,6 +104,7 @@ class Machine:
         self._on_event = on_event
         self._qemu = Child(self._has_ended)
         self._qmp: qmp.Qmp | None = None
+        self._exit_code: int | None = None
         self._filter = ""
         """Node between the guest and its disk: a fault, a recorder, or none."""
         longest = max(len(os.fsencode(path.absolute())) for path in (self.uart_path, self.agent_path))
@@ -117,8 +118,16 @@ class Machine:
         """Of QEMU, while it runs."""
         return self._qemu.pid
 
-    async def start(self) -> None:
+    @property
+    def exit_code(self) -> int | None:
+        """Of QEMU, when it has ended by itself or by `kill`: 0 where the guest has switched the board off."""
+        return self._exit_code
+
+    async def start(self, *, frozen: bool = False) -> None:
         """Power on: restores the snapshot it came with, or boots the disk; returns when the guest runs.
+
+        Args:
+            frozen: leave a guest that is restored where its snapshot stands, until `resume`.
 
         Raises:
             ConfigError: QEMU is missing, or cannot be started.
@@ -126,6 +135,7 @@ class Machine:
         """
         assert self.pid is None, f"{self.name} runs already"
         origin, self._origin = self._origin, None
+        assert origin is not None or not frozen, f"{self.name} has no snapshot to stand in"
         if origin is not None:
             origin.lay(self.memory, self.disk_path)
         elif not self.disk_path.exists():
@@ -137,6 +147,8 @@ class Machine:
                 await self._qmp.run("query-status")
                 if origin is not None:
                     await self._take_up(origin)
+                    if not frozen:
+                        await self.resume()
         except (TimeoutError, OSError, BoardError) as error:
             await self.kill()
             raise BoardError(
@@ -201,11 +213,15 @@ class Machine:
     # -- what it says
 
     def console(self) -> str:
-        """All that it has printed on its console, in all boots."""
+        """All that it has printed on its console, in all boots, since it was last forgotten."""
         try:
             return self.console_path.read_text(errors="replace")
         except FileNotFoundError:
             return ""
+
+    def forget_words(self) -> None:
+        """Empty the console of a machine that was started; QEMU appends to it, so that it goes on at its beginning."""
+        os.truncate(self.console_path, 0)
 
     def last_words(self) -> str:
         """The end of its console and of what QEMU said, for reports."""
@@ -321,13 +337,12 @@ class Machine:
         await self._attach("recorder")
 
     async def _take_up(self, snapshot: Snapshot) -> None:
-        """Read the state of the devices, and run."""
+        """Read the state of the devices; the guest stands still."""
         await self._share_ram(True)
         await self._run("migrate-incoming", uri=f"exec:cat {shlex.quote(str(snapshot.state))}")
         while (await self._run("query-status"))["status"] == "inmigrate":
             await asyncio.sleep(lab_s(POLL_S))
         await self._share_ram(False)  # or snapshots of its own would lack RAM
-        await self.resume()
 
     async def _share_ram(self, is_on: bool) -> None:
         """Whether RAM stays out of what is saved and restored."""
@@ -389,6 +404,7 @@ class Machine:
                 listener.close()
 
     def _has_ended(self, code: int) -> None:
+        self._exit_code = code
         self._lose_power()
         self._on_end(code)
 

@@ -3,7 +3,7 @@
 Each trial begins from the same snapshot, standing still, with flips that follow from seed and number; the bench flips
 the bits in the memory that it shares with QEMU, and nobody in the guest knows. The snapshot of a subject is made once
 for an image, from `ready`, and kept beside it with what is known of it: where weights and the subject's own pages lie,
-and what a job must give. So a trial strikes the same bytes again, today and tomorrow, as long as the image is the same.
+and what a job must give. So a trial strikes the same bytes again, today and tomorrow, as long as that snapshot is kept.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ import msgspec
 from flightsw.compute.onnx_file import weight_tensors
 from flightsw.errors import BoardError
 from flightsw.link.pacing import lab_s
+from hil.emulation import recipe
 from hil.emulation.command_line import RAM_MIB
 from hil.emulation.copies import find_copies
 from hil.emulation.flip_outcomes import Outcome, Verdict
@@ -39,6 +40,8 @@ NOTES: Final = "notes.json"
 LOOK_S: Final = 0.1
 """Time between two looks at a board that has not answered [s of the machine]."""
 POLL_S: Final = 0.2
+END_S_MAX: Final = 5.0
+"""How long QEMU may take from its last answer to its end [s of the machine]."""
 RESTARTS_MAX: Final = 4
 """Starts of one trial for which a board is given its time anew; one that starts more often never comes back."""
 
@@ -68,13 +71,15 @@ class Stage:
     name: SubjectName
     snapshot: Snapshot
     notes: Notes
+    digest: str
+    """Of the notes: no two snapshots have the same places, since each is of a boot of its own in real time."""
 
 
 class RamFlips:
     """A campaign on one machine.
 
     Args:
-        machine: made with the stage's snapshot as its origin; it has power.
+        machine: made with the stage's snapshot as its origin, and started frozen.
         stage: what is struck.
     """
 
@@ -89,7 +94,6 @@ class RamFlips:
         Raises:
             BoardError: it does not; or QEMU itself has failed.
         """
-        await self._machine.freeze()
         await self._machine.save(TAG)
         untouched = await self.trial(())
         if untouched.outcome is not Outcome.MASKED:
@@ -103,27 +107,62 @@ class RamFlips:
     async def trial(self, flips: Sequence[Flip]) -> Trial:
         """Restore, strike, ask and judge. Raises: BoardError: QEMU itself has failed."""
         machine, subject = self._machine, self._subject
-        await machine.freeze()  # so that it stands still when it is restored, and all trials begin at one instruction
-        await machine.load(TAG)
+        await self._restore()
         await subject.connect()
         try:
             for address, bit in flips:
                 machine.memory.flip(address, bit)
-            said_count = len(machine.console())
-            await machine.resume()
-            has_ended = await self._has_ended(said_count)
-            words = machine.console()[said_count:]
-            verdict: Verdict = subject.judged(self._notes.expected, words, has_ended=has_ended)
+            verdict = await self._verdict()
         finally:
             await subject.disconnect()
         return Trial(tuple(flips), *verdict)
 
-    async def _has_ended(self, said_count: int) -> bool:
-        """Ask for a job; whether it ended before the board must be said to hang. Raises: BoardError."""
+    async def _restore(self) -> None:
+        """Back to where all trials begin, with power where a struck guest has switched the board off."""
+        machine = self._machine
+        try:
+            await self._load()
+        except BoardError:
+            if not await self._has_switched_off():
+                raise
+            await machine.kill()  # which ends what is left of the connection
+            await machine.start()
+            await self._load()
+        machine.forget_words()  # or each look at the console would read those of all trials
+
+    async def _load(self) -> None:
+        await self._machine.freeze()  # so that it stands still when it is restored: all trials begin at one instruction
+        await self._machine.load(TAG)
+
+    async def _verdict(self) -> Verdict:
+        machine, subject, expected = self._machine, self._subject, self._notes.expected
+        try:
+            has_ended = await self._has_ended()
+        except BoardError:
+            if not await self._has_switched_off():
+                raise
+            verdict = subject.judged(expected, machine.console(), has_ended=False)
+            is_silent = verdict.outcome is Outcome.SILENT
+            return verdict if is_silent else Verdict(Outcome.CRASH, "the board has switched itself off")
+        return subject.judged(expected, machine.console(), has_ended=has_ended)
+
+    async def _has_switched_off(self) -> bool:
+        """Whether QEMU has failed to answer because its guest has switched the board off."""
+        try:
+            async with asyncio.timeout(lab_s(END_S_MAX)):
+                await self._machine.ended()
+        except TimeoutError:
+            return False
+        return self._machine.exit_code == 0
+
+    async def _has_ended(self) -> bool:
+        """Let the board go on, and ask it for a job; whether that ended before the board must be said to hang.
+        Raises: BoardError: QEMU has ended."""
         machine, patience = self._machine, self._subject.patience
+        before_s, worked_s, idle_s, starts_count = machine.cpu_s(), 0.0, 0.0, 0
+        await machine.resume()
         asked = asyncio.create_task(self._subject.ask())
         try:
-            before_s, worked_s, idle_s, starts_count = machine.cpu_s(), 0.0, 0.0, 0
             while not (await asyncio.wait([asked], timeout=lab_s(LOOK_S)))[0]:
                 if machine.pid is None:
                     raise BoardError(f"{machine.name}: QEMU has ended: {machine.last_words()}")
@@ -131,7 +170,7 @@ class RamFlips:
                 before_s += used_s
                 worked_s += used_s
                 idle_s += LOOK_S if used_s < LOOK_S * patience.idle_share else 0.0
-                starts = min(RESTARTS_MAX, self._subject.starts(machine.console()[said_count:]))
+                starts = min(RESTARTS_MAX, self._subject.starts(machine.console()))
                 if starts > starts_count:
                     worked_s, idle_s, starts_count = 0.0, 0.0, starts
                 if worked_s > patience.worked_s or idle_s >= patience.idle_s:
@@ -140,7 +179,7 @@ class RamFlips:
             return True
         finally:
             asked.cancel()
-            await asyncio.wait([asked])
+            await asyncio.gather(asked, return_exceptions=True)
 
 
 async def stage_of(name: SubjectName, files: ImageFiles, *, ram_mib: int = RAM_MIB) -> Stage:
@@ -170,7 +209,8 @@ async def stage_of(name: SubjectName, files: ImageFiles, *, ram_mib: int = RAM_M
                     notes = await _settle_and_save(name, files, Path(folder), ready, new)
                     (new / NOTES).write_bytes(msgspec.json.encode(notes))
                     new.rename(path)
-    return Stage(name, Snapshot(path, ram_mib), msgspec.json.decode((path / NOTES).read_bytes(), type=Notes))
+    data = (path / NOTES).read_bytes()
+    return Stage(name, Snapshot(path, ram_mib), msgspec.json.decode(data, type=Notes), recipe.digest(data))
 
 
 async def _settle_and_save(name: SubjectName, files: ImageFiles, folder: Path, ready: Snapshot, to: Path) -> Notes:

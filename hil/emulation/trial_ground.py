@@ -210,12 +210,14 @@ class TrialGround:
     def _is_report_whole(self) -> bool:
         """Whether the job has ended, and what its report announces is here."""
         report = self._heard.report
-        return report is not None and (report.state is not JobState.COMPLETED or self._store.has(report.result))
+        if report is None or report.state is not JobState.COMPLETED:
+            return report is not None
+        return not report.result or self._store.has(report.result)  # what was completed without one is refused
 
     def _acknowledge(self) -> None:
         report = self._heard.report
         assert report is not None, "it is whole"
-        if report.state is JobState.COMPLETED:
+        if report.state is JobState.COMPLETED and report.result:
             self._heard.result = self._store.get(report.result)
         self._send(SERVICE_JOB, JobReportAck(report.job_id, report.attempt))
 

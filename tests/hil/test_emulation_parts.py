@@ -305,6 +305,54 @@ async def test_a_machine_whose_sockets_cannot_all_be_made_gives_back_those_that_
     made.close()
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+async def test_a_machine_that_is_started_frozen_stands_where_its_snapshot_stands(tmp_path, monkeypatch, frozen):
+    asked = []
+
+    class Door:
+        async def run(self, command, **arguments):
+            asked.append(command)
+            return {"status": "paused"}
+
+        async def close(self):
+            pass
+
+    async def connect(path, on_event):
+        return Door()
+
+    monkeypatch.setattr(qmp, "connect", connect)
+    monkeypatch.setattr(Machine, "_launch", lambda *_: None)
+    origin = SimpleNamespace(ram_mib=1, lay=lambda memory, disk: None, state=tmp_path / "state")
+    made = Machine(SimpleNamespace(target="qemu-virt"), tmp_path, "one", origin=origin, ram_mib=1)
+    await made.start(frozen=frozen)
+    assert "migrate-incoming" in asked
+    assert ("cont" in asked) is not frozen
+    await made.kill()
+    made.close()
+
+
+def test_a_console_that_was_forgotten_goes_on_at_its_beginning(tmp_path):
+    made = Machine(SimpleNamespace(target="qemu-virt"), tmp_path, "one", ram_mib=1)
+    with made.console_path.open("ab", buffering=0) as emulator:  # QEMU appends, too
+        emulator.write(b"of the first trial")
+        made.forget_words()
+        assert made.console() == ""
+        emulator.write(b"of the second")
+    assert made.console() == "of the second"
+    made.close()
+
+
+async def test_the_exit_code_of_qemu_is_kept(tmp_path, monkeypatch):
+    codes = []
+    made = Machine(SimpleNamespace(target="qemu-virt"), tmp_path, "one", ram_mib=1, on_end=codes.append)
+    assert made.exit_code is None
+    with (tmp_path / "words").open("wb") as words:
+        made._qemu.start(["sh", "-c", "exit 3"], out=words, err=words)
+    await made.ended()
+    assert (made.exit_code, codes) == (3, [3])
+    made.close()
+
+
 def test_the_cached_wheels_follow_the_code_that_packs_them():
     assert "wheels" in image.SITE_SOURCES
     assert not {"assembly", "wheels"} & set(image.BASE_SOURCES), "which would bootstrap Debian again for nothing"

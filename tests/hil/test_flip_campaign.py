@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import os
 import random  # noqa: TID251 - a seeded generator
+import signal
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
-from flightsw.errors import ConfigError
+from flightsw.errors import BoardError, ConfigError
 from hil.commands import board_ram_flips
 from hil.commands.boards import board_group
 from hil.emulation.copies import STEP_BYTES, Extent, find_copies
@@ -15,7 +19,7 @@ from hil.emulation.flip_campaign import FlipCampaign
 from hil.emulation.flip_outcomes import Outcome
 from hil.emulation.flip_places import ELSEWHERE, Places
 from hil.emulation.memory import PAGE_BYTES, RAM_BASE, GuestMemory
-from hil.emulation.ram_flips import Notes, RamFlips, Stage, Trial
+from hil.emulation.ram_flips import NOTES, Notes, RamFlips, Stage, Trial, stage_of
 
 PAGES = 16
 DATA = random.Random(1).randbytes(3 * PAGE_BYTES)
@@ -113,6 +117,16 @@ def test_flips_strike_bytes_of_their_own_where_they_should(where):
         assert {PLACES.owner(one) for one in addresses} == {where}
 
 
+def test_each_byte_of_the_weights_is_a_place_of_its_own():
+    places = [PLACES._address("weights", place) for place in range(PLACES.size_bytes("weights"))]
+    assert places == [copy.address + byte for copy in PLACES.weights for byte in range(copy.length)]
+
+
+def test_a_page_is_of_the_first_that_claims_it():
+    both = Places(PAGE_BYTES, [], {"manager": [RAM_BASE], "models": [RAM_BASE]})
+    assert [both.owner(RAM_BASE + 7), both.owner(RAM_BASE + PAGE_BYTES)] == ["manager", ELSEWHERE]
+
+
 def test_a_bit_is_struck_in_all_copies_but_those_of_an_owner():
     rng = random.Random(4)
     drawn = [PLACES.in_all_copies(rng) for _ in range(200)]
@@ -131,12 +145,29 @@ def test_a_bit_is_struck_in_all_copies_but_those_of_an_owner():
 
 
 def test_a_campaign_without_enough_to_strike_is_refused():
-    stage = Stage("job", None, Notes(PLACES, b""))
+    stage = Stage("job", None, Notes(PLACES, b""), "d1")
     with pytest.raises(ConfigError, match="--flips 261: expected at most 260, a bit of each byte"):
         FlipCampaign("job", "weights", 261, 1, [0]).check(stage)
-    no_pages = Stage("job", None, Notes(Places(1, [], {}), b""))
+    no_pages = Stage("job", None, Notes(Places(1, [], {}), b""), "d1")
     with pytest.raises(ConfigError, match="--where worker: nothing of it is known of --subject job"):
         FlipCampaign("job", "worker", 1, 1, [0]).check(no_pages)
+
+
+def test_a_trial_of_another_snapshot_is_refused():
+    stage = Stage("job", None, Notes(PLACES, b""), "d1")
+    FlipCampaign("job", "ram", 1, 1, [0], snapshot="d1").check(stage)
+    with pytest.raises(ConfigError, match="--snapshot d2: expected d1"):
+        FlipCampaign("job", "ram", 1, 1, [0], snapshot="d2").check(stage)
+
+
+async def test_a_snapshot_is_named_by_what_is_known_of_it(tmp_path):
+    digests = set()
+    for address in (1, 2, 2):
+        folder = tmp_path / "struck-job-512"
+        folder.mkdir(exist_ok=True)
+        (folder / NOTES).write_bytes(msgspec.json.encode(Notes(Places(1, [Extent(address, 0, 1)], {}), b"right")))
+        digests.add((await stage_of("job", SimpleNamespace(disk=tmp_path / "disk"), ram_mib=512)).digest)
+    assert len(digests) == 2
 
 
 # Trials of the small program
@@ -147,6 +178,7 @@ class Chatty:
 
     name = "chatty"
     pid = 1
+    exit_code = None
 
     def __init__(self, folder, answer):
         self.uart_path = folder / "uart"
@@ -167,14 +199,22 @@ class Chatty:
     def console(self):
         return ""
 
+    def forget_words(self):
+        pass
+
     def cpu_s(self):
         return 0.0
+
+    async def ended(self):
+        pass
 
     async def serve(self, reader, writer):
         self.connections.append(asyncio.current_task())
         while line := await reader.readline():
             if line.startswith(b"job "):
                 writer.write(self._answer(int(line[4:])) + b"\nnoise of a board that falls\n")
+            if self.exit_code is not None:
+                break
         writer.close()
         await writer.wait_closed()
 
@@ -186,7 +226,7 @@ def answer(**fields):
 async def trials(folder, replies, count=1):
     chatty = Chatty(folder, replies)
     server = await asyncio.start_unix_server(chatty.serve, chatty.uart_path)
-    campaign = RamFlips(chatty, Stage("job", None, Notes(PLACES, b"right")))
+    campaign = RamFlips(chatty, Stage("job", None, Notes(PLACES, b"right"), "d1"))
     found = [await campaign.trial([(RAM_BASE + 7, 3)]) for _ in range(count)]
     await asyncio.gather(*chatty.connections)
     server.close()
@@ -210,6 +250,7 @@ async def test_what_a_trial_leaves_on_the_line_is_not_judged_in_the_next(tmp_pat
         (answer(mask="wrong", reloaded=1), Outcome.SILENT),
         (lambda job: answer(mask="wrong")(job - 1) + b"\n" + answer()(job), Outcome.MASKED),
         (lambda job: b"}{", Outcome.GARBLED),
+        (lambda job: b"}" * (1 << 17), Outcome.GARBLED),
         (lambda job: b"target: loads", Outcome.CRASH),
     ],
 )
@@ -217,17 +258,34 @@ async def test_the_answer_of_the_small_program_is_judged(tmp_path, replies, outc
     assert await trials(tmp_path, replies) == [outcome]
 
 
+async def test_a_uart_that_goes_with_its_qemu_is_no_answer(tmp_path):
+    chatty = Chatty(tmp_path, lambda job: b"{}")
+    chatty.exit_code = 0
+    server = await asyncio.start_unix_server(chatty.serve, chatty.uart_path)
+    campaign = RamFlips(chatty, Stage("job", None, Notes(PLACES, b"right"), "d1"))
+    assert (await campaign.trial(())) == Trial((), Outcome.CRASH, "the board has switched itself off")
+    chatty.exit_code = -6
+    with pytest.raises(BoardError, match="QEMU has ended"):
+        await campaign.trial(())
+    await asyncio.gather(*chatty.connections)
+    server.close()
+    chatty.memory.close()
+
+
 # The command
 
 
-def run(monkeypatch, outcomes, *words):
-    """The command on a campaign whose trials become this."""
+def run(monkeypatch, outcomes, *words, end=None):
+    """The command on a campaign whose trials become this, and that ends so."""
 
-    async def campaign(asked, files, boards_count, on_trial):
+    async def campaign(asked, files, boards_count, on_trial, on_stage):
+        on_stage(Stage(asked.subject, None, Notes(PLACES, b""), "d1"))
         for number in asked.numbers:
             on_trial(number, Trial(((RAM_BASE, 1),), outcomes[number % len(outcomes)], "why"))
-        return Stage(asked.subject, None, Notes(PLACES, b""))
+        if end is not None:
+            await end()
 
+    monkeypatch.setattr(board_ram_flips.os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(board_ram_flips, "run_campaign", campaign)
     monkeypatch.setattr(board_ram_flips, "build", lambda target, folder: type("Files", (), {"digest": "cafe"}))
     return CliRunner().invoke(board_group, ["ram-flips", *words])
@@ -239,17 +297,17 @@ def test_the_command_prints_rates_and_how_a_trial_is_repeated(monkeypatch, tmp_p
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
         "trial 2: silent corruption: why",
-        "  flatrack board ram-flips --subject manager --where weights --flips 1 --seed 3 --only 2",
+        "  flatrack board ram-flips --subject manager --where weights --flips 1 --seed 3 --only 2 --snapshot d1",
         "trial 6: silent corruption: why",
-        "  flatrack board ram-flips --subject manager --where weights --flips 1 --seed 3 --only 6",
+        "  flatrack board ram-flips --subject manager --where weights --flips 1 --seed 3 --only 6 --snapshot d1",
         "",
-        "subject manager, weights struck, flips 1, seed 3, image cafe",
+        "subject manager, weights struck, flips 1, seed 3, image cafe, snapshot d1",
         "outcome            trials    rate  95 % interval",
         "masked                  6   75.0%  [40.9%, 92.9%]",
         "silent corruption       2   25.0%  [7.1%, 59.1%]",
     ]
     kept = json.loads((tmp_path / "all.json").read_text())
-    assert (kept["seed"], kept["image"], len(kept["trials"])) == (3, "cafe", 8)
+    assert (kept["seed"], kept["image"], kept["snapshot"], len(kept["trials"])) == (3, "cafe", "d1", 8)
     assert kept["trials"][2] == {
         "number": 2,
         "outcome": "SILENT",
@@ -260,8 +318,9 @@ def test_the_command_prints_rates_and_how_a_trial_is_repeated(monkeypatch, tmp_p
 
 
 def test_one_trial_can_be_repeated_alone(monkeypatch):
-    result = run(monkeypatch, [Outcome.HANG], "--subject", "job", "--where", "ram", "--only", "17")
-    assert "--subject job --where ram --flips 64 --seed 1 --only 17" in result.output
+    words = ["--subject", "job", "--where", "ram", "--only", "17", "--image", "my images"]
+    result = run(monkeypatch, [Outcome.HANG], *words)
+    assert "--where ram --flips 64 --seed 1 --only 17 --snapshot d1 --image 'my images'" in result.output
     assert "trial 17: hang" in result.output
     assert result.output.count("trial ") == 1
 
@@ -271,3 +330,49 @@ def test_the_small_program_has_neither_manager_nor_worker(monkeypatch, where):
     result = run(monkeypatch, [Outcome.MASKED], "--subject", "job", "--where", where)
     assert isinstance(result.exception, ConfigError)
     assert str(result.exception).startswith(f"--where {where}: expected weights or ram")
+
+
+async def interrupted():
+    raise KeyboardInterrupt
+
+
+async def failed():
+    raise BoardError("board1: QEMU does not run")
+
+
+async def terminated():
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("end", [interrupted, failed, terminated])
+def test_what_was_done_is_printed_and_written_however_a_campaign_ends(monkeypatch, tmp_path, end):
+    def ours(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        to = tmp_path / "all.json"
+        result = run(monkeypatch, [Outcome.MASKED], "--trials", "3", "--json", str(to), end=end)
+    finally:
+        after = signal.signal(signal.SIGTERM, before)
+    assert result.exit_code != 0
+    assert "masked                  3  100.0%" in result.output
+    assert len(json.loads(to.read_text())["trials"]) == 3
+    assert after is ours, "the signal is given back"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--json", "{}"], "--json {}: expected a file, it is a folder"),
+        (["--json", "{}/no/all.json"], "--json {}/no/all.json: no folder {}/no"),
+        (["--at-once", "3"], "--at-once 3: expected at most 2, a core for each board"),
+    ],
+)
+def test_what_a_campaign_cannot_have_is_refused_before_its_trials(monkeypatch, tmp_path, words, said):
+    result = run(monkeypatch, [Outcome.MASKED], *(word.format(tmp_path) for word in words))
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == said.format(tmp_path, tmp_path)
+    assert result.output == ""

@@ -10,17 +10,16 @@ from hil.emulation.flip_outcomes import Heard, Outcome, judged
 
 NODE = 11
 BOOT = 1
-MODEL, DATA = b"m" * 32, b"d" * 32
+MODEL, DATA, RESULT = b"m" * 32, b"d" * 32, b"r" * 32
 RIGHT = cloud_mask.encode_mask(np.zeros((4, 4), dtype=bool))
 WRONG = cloud_mask.encode_mask(np.eye(4, dtype=bool))
 SPEC = JobSpec(2, 1, "cloud_mask", MODEL, 1, DATA, 1, 8, 0.1, 3, 60, 1, 1.0)
 STRUCK = "JOBS.WEIGHTS_STRUCK"
 
 
-def report(state=JobState.COMPLETED, model=MODEL, steps_run_count=8, resumed_count=0):
-    return JobReport(
-        NODE, 2, 1, state, "why", model, DATA, b"", 0, b"", 0, 0.0, steps_run_count, resumed_count, 0, 1.0, "flatrack"
-    )
+def report(state=JobState.COMPLETED, model=MODEL, result=RESULT, steps_run_count=8, resumed_count=0):
+    digests, counts = (model, DATA, result), (steps_run_count, resumed_count)
+    return JobReport(NODE, 2, 1, state, "why", *digests, 0, b"", 0, 0.0, *counts, 0, 1.0, "flatrack")
 
 
 def event(key, severity=Severity.WARNING_LO, boot=BOOT, arguments=()):
@@ -41,7 +40,8 @@ def outcome(heard, words="", has_ended=True):
 
 def ended(*events, result=RIGHT, beacons=(), **fields):
     """What was heard of a job that has ended."""
-    return Heard(SPEC, list(beacons), list(events), report=report(**fields), result=result)
+    said = report(result=RESULT if result else b"", **fields)
+    return Heard(SPEC, list(beacons), list(events), report=said, result=result)
 
 
 def test_a_right_result_without_a_word_is_masked():
@@ -80,6 +80,15 @@ def test_a_wrong_mask_is_silent_whatever_else_was_said():
     assert outcome(loud, has_ended=False).outcome is Outcome.SILENT, "that the node fell silent later is no excuse"
 
 
+def test_a_wrong_mask_of_another_size_is_refused_by_the_ground_and_so_detected():
+    verdict = outcome(ended(result=cloud_mask.encode_mask(np.zeros((4, 5), dtype=bool))))
+    assert verdict == (Outcome.DETECTED, "mask is (4, 5), expected (4, 4)")
+
+
+def test_a_job_that_completed_without_a_result_is_detected():
+    assert outcome(ended(result=b"")) == (Outcome.DETECTED, "completed without a result")
+
+
 def test_a_job_that_failed_with_a_report_is_detected():
     verdict = outcome(ended(state=JobState.FAILED, result=b""))
     assert verdict == (Outcome.DETECTED, "job FAILED: why")
@@ -99,6 +108,11 @@ def test_a_node_that_came_back_with_its_cause_has_restarted(cause):
 
 def test_a_node_that_came_back_with_a_cause_that_there_was_not_has_crashed():
     assert outcome(ended(reset(2, "KILLED"), reset(3, "POWER_CYCLE"))).outcome is Outcome.CRASH
+
+
+def test_a_node_that_came_back_without_a_cause_has_crashed():
+    bare = event("NODE.RESET", Severity.WARNING_HI, 2, (2,))
+    assert outcome(ended(bare)) == (Outcome.CRASH, "boot 2 after no cause")
 
 
 def test_a_beacon_of_the_struck_boot_is_no_restart():

@@ -14,8 +14,11 @@ from flightsw.net.agent_values import Delivery
 from flightsw.wire.messages import (
     SERVICE_COMMAND,
     SERVICE_EVENT,
+    SERVICE_JOB,
     CommandCode,
     Event,
+    JobReport,
+    JobState,
     Severity,
     Stage,
     Verification,
@@ -113,6 +116,24 @@ async def test_a_ground_is_silent_from_the_end_of_its_node_until_the_node_is_hea
     await ground.close()
     board.close()
     ground_end.close()
+
+
+async def test_a_report_without_a_result_is_the_end_of_its_job(tmp_path):
+    line = SocketWire("none", lambda: socket_line(tmp_path / "none"), device=UART, baud=BAUD)
+    ground = TrialGround(line, RINGS[1], 1)
+    running = asyncio.create_task(ground.run(2, b"model", b"tile"))
+    await asyncio.sleep(0)
+    spec = ground.heard.spec
+    report = JobReport(
+        NODE, 2, 1, JobState.COMPLETED, "", spec.model, spec.data, b"", 0, b"", 0, 0.0, 8, 0, 0, 1.0, "flatrack"
+    )
+    ground._on_delivery(delivered(report, SERVICE_JOB))
+    asked = Verification(NODE, ground._commands_count + 1, Stage.COMPLETED, CommandCode.OK)
+    ground._on_delivery(delivered(asked, SERVICE_COMMAND))
+    async with asyncio.timeout(PATIENCE_S):
+        await running
+    assert judged(ground.heard, b"", "", boot=BOOT, has_ended=True).outcome is Outcome.DETECTED
+    await ground.close()
 
 
 async def test_grounds_that_know_nothing_of_each_other_are_obeyed_in_turn(board):
