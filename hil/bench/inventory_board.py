@@ -7,7 +7,6 @@ it was is put back. A bench that is killed cannot do that: then the next run doe
 
 import asyncio
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -39,6 +38,8 @@ Raspberry Pi 30 s, and ssh as long to notice that its old connection has gone.""
 RETRY_S: Final = 2.0
 """Between two tries to reach it [s of the machine]."""
 
+Report = Callable[[str], None]
+
 
 class InventoryBoard:
     """Implements `hil.bench.board_node.TableBoard`.
@@ -46,13 +47,11 @@ class InventoryBoard:
     Args:
         name: in the inventory.
         board: as the inventory has it.
-        needs_uart: whether its lab wire is its UART.
         report: takes a line that somebody should read.
+        needs_uart: whether its lab wire is its UART.
     """
 
-    def __init__(
-        self, name: str, board: Board, *, needs_uart: bool = True, report: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, name: str, board: Board, *, report: Report, needs_uart: bool = True) -> None:
         self.name = name
         self._board = board
         self._power: Power | None = None
@@ -64,7 +63,7 @@ class InventoryBoard:
         self._remote: Remote | None = None
         self._switching: asyncio.Task[None] | None = None
         self._needs_uart = needs_uart
-        self._report = report or _to_stderr
+        self._report = report
         self._is_lent = False
         """Whether it has settings of the run, or may have."""
         self._was_cut = False
@@ -146,40 +145,68 @@ class InventoryBoard:
         await self._power.on()
 
     async def close(self) -> None:
-        """Put back what it was before the run, with power, and let others have it. Who cannot be reached is told."""
+        """Put back what it was before the run, with power, and let others have it. What does not succeed is told."""
         try:
-            await self._switched()
+            await self._end_switching()
             if self._is_lent:
                 await self._give_back()
         except FlatrackError as error:
-            self._report(
-                f"board {self.name}: has the settings of the run still: {error}; flatrack board restore {self.name} "
-                "puts back what was there before, and so does the next run"
-            )
+            self._tell_lent(str(error))
+        except BaseException:
+            if self._is_lent:
+                self._tell_lent("it was given up before they were put back")
+            raise
         finally:
             await self._resources.aclose()
 
-    async def _give_back(self) -> None:
+    async def _end_switching(self) -> None:
+        """Wait for its plug, and give it power. A plug that fails is told: the board may be reached all the same."""
+        for step in (self._switched, self._power_up):
+            try:
+                await step()
+            except FlatrackError as error:
+                self._report(f"board {self.name}: {error}")
+
+    async def _power_up(self) -> None:
         if self._was_cut and self._power is not None:
             await self._power.on()
+
+    def _tell_lent(self, why: str) -> None:
+        self._report(
+            f"board {self.name}: has the settings of the run still: {why}; flatrack board restore {self.name} puts "
+            "back what was there before, and so does the next run"
+        )
+
+    async def _give_back(self) -> None:
         agent = await self._agent_that_rises()
         try:
-            await agent.restore()
+            restored = await agent.restore()
             self._is_lent = False
         finally:
             await agent.close()
+        if why := restored.get("trouble"):
+            self._report(f"board {self.name}: has its own settings, but its node, which ran, does not start: {why}")
 
     async def _agent_that_rises(self) -> AgentPeer:
         """The agent of a board that may be booting, as its power was cut during the run. Raises: FlatrackError."""
+        try:
+            return await self._agent()
+        except LinkError:
+            if not self._was_cut:
+                raise
+        self._report(
+            f"board {self.name}: its power was cut in the run: waits for it, {RISE_S_MAX:g} s at most, to put its "
+            "settings back"
+        )
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + lab_s(RISE_S_MAX if self._was_cut else 0.0)
+        until_s = loop.time() + lab_s(RISE_S_MAX)
         while True:
+            await asyncio.sleep(lab_s(RETRY_S))
             try:
                 return await self._agent()
             except LinkError:
                 if loop.time() >= until_s:
                     raise
-            await asyncio.sleep(lab_s(RETRY_S))
 
     def abandon(self) -> None:
         """Nothing: no part of it runs on this machine."""
@@ -207,10 +234,6 @@ class InventoryBoard:
         return self._board.uart
 
 
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
 class LabBoards:
     """The boards of the inventory that a scenario names.
 
@@ -230,10 +253,10 @@ class LabBoards:
         }
         return {name: board.uart.baud for name, board in boards.items() if board.uart is not None}
 
-    def of(self, spec: NodeSpec) -> InventoryBoard:
-        """The board of a node. Raises: ConfigError."""
+    def of(self, spec: NodeSpec, report: Report) -> InventoryBoard:
+        """The board of a node; `report` takes a line that somebody should read. Raises: ConfigError."""
         name = spec.board or spec.name
-        return InventoryBoard(name, self._inventory.board(name), needs_uart=spec.link != "mqtt")
+        return InventoryBoard(name, self._inventory.board(name), needs_uart=spec.link != "mqtt", report=report)
 
 
 def open_boards(scenario: Scenario) -> LabBoards | None:

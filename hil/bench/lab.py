@@ -3,10 +3,12 @@ that they report to, and a broker where a wire is MQTT."""
 
 import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +21,12 @@ from flightsw.net.contacts import ContactPlan
 from flightsw.net.keys import KeyRing
 from flightsw.net.plans import encode_plan
 from flightsw.ports import Frame, ResetCause
+from hil.bench.board_addresses import lab_settings
 from hil.bench.board_node import BoardNode
 from hil.bench.inventory_board import LabBoards
 from hil.bench.kinds import LAB_KINDS
 from hil.bench.lab_boards import Door, Machines, emulated_node, inventory_node
-from hil.bench.lab_broker import EMULATED_HOST, MQTT_PREFIX, start_broker, url_on_board
+from hil.bench.lab_broker import EMULATED_HOST, start_broker, url_on_board
 from hil.bench.lab_programs import process_ground, process_node
 from hil.bench.lab_wires import LabWire, MqttLabWire, SerialLabWire
 from hil.bench.member import Member
@@ -106,6 +109,7 @@ class Lab:
         self._tokens: dict[str, str] = {}
         self._mqtt: MqttWires | None = None
         self._broker_url = ""
+        self._probe_topic = ""
         self._stack = AsyncExitStack()
         self._trouble: asyncio.Future[None] = loop.create_future()
         """Fails when a program ends while all others are starting."""
@@ -127,9 +131,11 @@ class Lab:
         stack.push_async_callback(server.close)
         specs = [node for node in scenario.nodes if node.kind in LAB_KINDS]
         if any(node.link == "mqtt" for node in specs):
-            broker = await stack.enter_async_context(start_broker(scenario, self._pace.broker, self._report))
+            broker = await stack.enter_async_context(start_broker(scenario, self._pace.broker, self._report_broker))
             self._broker_url = broker.url
-            self._mqtt = MqttWires(broker.url, MQTT_PREFIX)
+            settings = lab_settings(broker.url, PROBE)
+            self._probe_topic = settings.topic("up", PROBE)
+            self._mqtt = MqttWires(broker.url, settings.prefix)
             stack.push_async_callback(self._mqtt.close)
             await self._mqtt.open()
             async with asyncio.timeout(lab_s(START_S_MAX)):
@@ -174,7 +180,7 @@ class Lab:
             url = f"{SCHEME}{parse_address(url)[0]}:{server.port}"
         for index in indices:
             spec = self._scenario.nodes[index]
-            board = self._lab_boards.of(spec)
+            board = self._lab_boards.of(spec, partial(self._report_board, spec.name))
             if why := await board.missing():
                 self.absent[spec.name] = why
                 continue
@@ -241,7 +247,7 @@ class Lab:
         """Ask all programs for their books, and the broker how long it takes."""
         if self._mqtt is not None:
             stamp = (self._loop.now_ns % (1 << 64)).to_bytes(PROBE_BYTES, "big")
-            self._mqtt.publish(f"{MQTT_PREFIX}/{PROBE}/up", pack_record(0, stamp))
+            self._mqtt.publish(self._probe_topic, pack_record(0, stamp))
         assert self.ground is not None, "open composes it"
         await asyncio.gather(self.ground.refresh(), *(node.refresh() for node in self._members()))
 
@@ -331,8 +337,12 @@ class Lab:
             self._trouble.set_exception(error)
         self._watchers.on_crash(name, error)
 
-    def _report(self, line: str) -> None:
+    def _report_broker(self, line: str) -> None:
         self._watchers.log(self._loop.now_ns, "broker", "broker.event", {"text": line})
+
+    def _report_board(self, name: str, line: str) -> None:
+        sys.stderr.write(f"{line}\n")  # who has to do something about it does not read traces
+        self._watchers.log(self._loop.now_ns, name, "board.event", {"text": line})
 
     def _members(self) -> list[ProcessNode | BoardNode]:
         return [*self.nodes.values(), *self.boards.values()]

@@ -71,7 +71,6 @@ def settings_of(table: Table, index: int, link: str, kind: Kind, data: str, door
         bench=None if door is None else BenchSettings(url=door.url, token=door.token),
     )
     write_settings(folder / SETTINGS_FILE, settings)
-    (folder / SETTINGS_FILE).chmod(0o600)  # it holds the token
     names = {PLAN_FILE, WORLD_FILE, KEYS_FILE, SETTINGS_FILE, *([PROFILE_FILE] if profile == PROFILE_FILE else [])}
     return {name: (folder / name).read_bytes() for name in sorted(names)}
 

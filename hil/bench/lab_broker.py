@@ -8,10 +8,13 @@
 
 The bench's own broker listens on loopback alone, and asks nobody who they are, as long as no real board needs it. Else
 it listens at the one address of this machine that `boards.bench` names, and wants a password that is drawn for the run.
+
+An emulated board has an address of IPv4 and no resolver: it is told addresses. Of this machine's loopback it reaches
+127.0.0.1.
 """
 
-import ipaddress
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -19,16 +22,14 @@ from typing import Final
 from flightsw.errors import ConfigError
 from flightsw.host.control import parse_address
 from flightsw.link.mqtt_session import MqttSettings
+from hil.bench.board_addresses import IPV4_LOOPBACK, addresses, is_loopback, lab_settings
 from hil.bench.kinds import OWN_BOARD_KINDS
 from hil.bench.scenario import NodeSpec, Scenario
 from hil.broker import Broker
 from hil.broker_programs import HOST
-from hil.channel.wires import broker_settings
 
-MQTT_PREFIX: Final = "flatrack"
-"""First level of the topics of a bench."""
 EMULATED_HOST: Final = "10.0.2.2"
-"""This machine's loopback, as the network of QEMU shows it to a board (`-netdev user`)."""
+"""127.0.0.1 of this machine, as the network of QEMU shows it to a board (`-netdev user`)."""
 USER: Final = "flatrack"
 """Whom a broker lets in that the bench starts for real boards."""
 PASSWORD_BYTES: Final = 16
@@ -47,14 +48,14 @@ def start_broker(scenario: Scenario, kind: str, report: Callable[[str], None]) -
         ConfigError: no such kind.
     """
     host = _own_host(scenario)
-    if "://" in kind or _is_loopback(host):
+    if "://" in kind or is_loopback(host):
         return Broker.start(kind, report=report)
     secret = os.urandom(PASSWORD_BYTES)  # noqa: TID251 - a secret must not follow from the run's seed
     return Broker.start(kind, host=host, user=(USER, secret.hex()), report=report)
 
 
 def check_broker(scenario: Scenario, kind: str) -> None:
-    """Check that the boards on MQTT can reach the broker of a run.
+    """Check that the broker of a run is one for lab wires, and that the boards on MQTT can reach it.
 
     Args:
         scenario: what is to run.
@@ -64,6 +65,8 @@ def check_broker(scenario: Scenario, kind: str) -> None:
         ConfigError: names the node, what it would need, and where that is set.
     """
     boards = scenario.boards
+    if "://" in kind and any(spec.link == "mqtt" for spec in scenario.nodes):
+        lab_settings(kind, "bench")
     for spec in scenario.nodes:
         if spec.link != "mqtt" or spec.kind not in OWN_BOARD_KINDS:
             continue
@@ -72,8 +75,8 @@ def check_broker(scenario: Scenario, kind: str) -> None:
             url_on_board(scenario, spec, kind)
         elif spec.kind == "board" and boards.broker:
             raise ConfigError(
-                f"{where}: boards.broker = {boards.broker!r} is that of a broker that runs already, expected --broker "
-                f"with its URL as this machine reaches it, not {kind}"
+                f"{where}: boards.broker is that of a broker that runs already, expected --broker with its URL as this "
+                f"machine reaches it, not {kind}"
             )
         elif spec.kind == "board" and not boards.bench:
             raise ConfigError(
@@ -93,11 +96,16 @@ def url_on_board(scenario: Scenario, spec: NodeSpec, url: str) -> str:
     Raises:
         ConfigError: the board cannot reach a broker of this URL, or a part of it is wrong.
     """
-    ours = broker_settings(url, MQTT_PREFIX, spec.name)
+    ours = lab_settings(url, spec.name)
     user, password = ours.login()  # from a file of this machine, where there is one
     if spec.kind == "board" and scenario.boards.broker:
-        theirs = broker_settings(scenario.boards.broker, MQTT_PREFIX, spec.name)
-        has_login = bool(theirs.username or theirs.userfile)
+        theirs = lab_settings(scenario.boards.broker, spec.name, ours.prefix)
+        if theirs.prefix != ours.prefix:
+            raise ConfigError(
+                f"{scenario.name}: boards.broker: prefix {theirs.prefix!r}, expected {ours.prefix!r}, as in the URL of "
+                "--broker, or none"
+            )
+        has_login = bool(theirs.userfile)
     else:
         theirs, has_login = replace(ours, servers=_servers_on_board(scenario, spec, ours)), False
     if user is not None and password is not None and not has_login:
@@ -114,13 +122,39 @@ def _servers_on_board(scenario: Scenario, spec: NodeSpec, ours: MqttSettings) ->
             + ("none" if spec.kind == "emulated" else "boards.broker = 'mqtts://...' with the board's own")
         )
     if spec.kind == "emulated":
-        return tuple((EMULATED_HOST if _is_loopback(host) else host, port) for host, port in ours.servers)
-    if any(_is_loopback(host) for host, _ in ours.servers) and not _is_loopback(_bench_host(scenario)):
+        servers = tuple((_host_on_emulated(where, host), port) for host, port in ours.servers)
+        if ours.tls is not None and servers != ours.servers:
+            raise ConfigError(
+                f"{where}: an emulated board reaches it as {servers[0][0]}, which its certificate does not name, "
+                "expected mqtt://, or an address that the certificate names"
+            )
+        return servers
+    if any(is_loopback(host) for host, _ in ours.servers) and not is_loopback(_bench_host(scenario)):
         raise ConfigError(
             f"{where}: is reached from this machine alone, expected boards.broker = 'mqtt://host:port', as boards "
             "reach it"
         )
     return ours.servers
+
+
+def _host_on_emulated(where: str, host: str) -> str:
+    """A host, as an emulated board reaches it. Raises: ConfigError: it cannot."""
+    if host == "localhost":
+        return EMULATED_HOST
+    try:
+        address = addresses(host, socket.AF_INET)[0]
+    except ConfigError as error:
+        raise ConfigError(
+            f"{where}: {error}, expected an address of IPv4, or a name that this machine resolves to one: an emulated "
+            "board has no other, and no resolver"
+        ) from None
+    if address == IPV4_LOOPBACK:
+        return EMULATED_HOST
+    if is_loopback(str(address)) or address.is_unspecified:
+        raise ConfigError(
+            f"{where}: {address} is not reached from an emulated board, expected 127.0.0.1, or an address of a network"
+        )
+    return str(address)
 
 
 def _own_host(scenario: Scenario) -> str:
@@ -132,10 +166,3 @@ def _own_host(scenario: Scenario) -> str:
 def _bench_host(scenario: Scenario) -> str:
     """Where boards reach this machine; empty where they do not."""
     return parse_address(scenario.boards.bench)[0] if scenario.boards.bench else ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # it is a name
-        return host == "localhost"

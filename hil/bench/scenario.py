@@ -15,17 +15,16 @@ from msgspec.structs import replace
 
 from flightsw.config import InterfaceConfig, NonNegative, Positive, Share, UpdateKey, load_toml
 from flightsw.errors import ConfigError, FrameError
-from flightsw.host.control import parse_address
 from flightsw.link.urls import BAUD_MAX, BAUD_MIN
 from flightsw.net.terminals import SEGMENT_HEADER_BYTES_MAX
 from flightsw.wire.framing import CobsCrc32c, coding
+from hil.bench.board_addresses import check_bench, check_broker_of_boards
 from hil.bench.kinds import LAB_KINDS, OWN_BOARD_KINDS, REAL_TIME_KINDS, Kind, needs_door, objection
 from hil.bench.orbit_specs import ElementsOrbit as ElementsOrbit
 from hil.bench.orbit_specs import RingOrbit as RingOrbit
 from hil.bench.orbit_specs import TableOrbit as TableOrbit
 from hil.bench.orbit_specs import WalkerOrbit as WalkerOrbit
 from hil.channel.impairments import Impairments
-from hil.channel.wires import broker_settings
 from hil.faults.plan import Fault
 from hil.world.contacts import plus_grid_pairs, ring_pairs
 
@@ -170,7 +169,7 @@ class Boards(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     one. Empty: they are judged by what the ground hears of them."""
     broker: str = ""
     """`mqtt://host:port` under which the boards reach the broker of a run that runs already, where that is another URL
-    than this machine's. `mqtts://` with files names those of the boards."""
+    than this machine's; without user and password. `mqtts://` with files names those of the boards."""
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -289,16 +288,15 @@ def check(scenario: Scenario, where: str) -> None:
             _check_coding(spec, f"{where}: {field}")
     for index, one in enumerate(scenario.nodes):
         _check_node(one, f"{where}: nodes[{index}]")
-    if scenario.boards.bench:
+    for field, url, check_url in (
+        ("bench", scenario.boards.bench, check_bench),
+        ("broker", scenario.boards.broker, check_broker_of_boards),
+    ):
         try:
-            parse_address(scenario.boards.bench)
+            if url:
+                check_url(url)
         except ConfigError as error:
-            raise ConfigError(f"{where}: boards.bench: {error}") from None
-    if scenario.boards.broker:
-        try:
-            broker_settings(scenario.boards.broker, scenario.name, scenario.name)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: boards.broker: {error}") from None
+            raise ConfigError(f"{where}: boards.{field}: {error}") from None
     for index, fault in enumerate(scenario.faults):
         check_fault(scenario, fault, f"{where}: faults[{index}]")
         if fault.at_s >= scenario.duration_s:

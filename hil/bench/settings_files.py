@@ -1,14 +1,18 @@
 """Writes the settings of programs as the TOML files that they read, so that a person can read and start them too."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+OWNER_ONLY: Final = 0o600
+
 
 def write_settings(path: Path, settings: msgspec.Struct) -> None:
-    """Write typed settings as TOML: plain fields first, then a table for each structure."""
+    """Write typed settings as TOML: plain fields first, then a table for each structure. The file is readable by its
+    owner alone from its first instant: a link's URL may hold a password, and a bench port has a token."""
     content = msgspec.to_builtins(settings)
     lines = [f"{key} = {_value(value)}" for key, value in content.items() if not _is_left_out(value)]
     for name, table in content.items():
@@ -16,7 +20,14 @@ def write_settings(path: Path, settings: msgspec.Struct) -> None:
             lines += ["", f"[{name}]"] + [
                 f"{key} = {_value(value)}" for key, value in table.items() if value is not None
             ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with open(path, "w", encoding="utf-8", opener=_private) as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def _private(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags, OWNER_ONLY)
+    os.fchmod(descriptor, OWNER_ONLY)  # one that was there keeps its mode else
+    return descriptor
 
 
 def _is_left_out(value: Any) -> bool:

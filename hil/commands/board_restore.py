@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flightsw.errors import BoardError
 from hil.inventory.boards import load
 from hil.inventory.locks import held
 from hil.inventory.remote import Remote
@@ -23,11 +24,15 @@ def restore_command(file: Path, name: str) -> None:
     """
     with held(name, "restore"):
         restored = asyncio.run(_restore(file, name))
-    if not restored["files"]:
-        click.echo(f"{name}: no settings of a run lie there: nothing is changed")
-        return
+    if trouble := restored.get("trouble"):
+        raise BoardError(f"board {name}: has its settings of before the run, but its node does not start: {trouble}")
     runs = "its node runs again" if restored["runs"] else "its node did not run then, and does not now"
-    click.echo(f"{name}: has its settings of before the run: {', '.join(restored['files'])}; {runs}")
+    if restored["files"]:
+        click.echo(f"{name}: has its settings of before the run: {', '.join(restored['files'])}; {runs}")
+    elif restored["runs"]:
+        click.echo(f"{name}: had its settings of before the run already; {runs}")
+    else:
+        click.echo(f"{name}: no settings of a run lie there: nothing is changed")
 
 
 async def _restore(file: Path, name: str) -> dict[str, Any]:

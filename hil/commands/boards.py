@@ -192,11 +192,11 @@ async def _row(inventory: Inventory, name: str) -> dict[str, Any]:
         return row
     row |= {key: found[key] for key in ("current", "version", "is_active", "is_lent")}
     runs = "runs" if found["is_active"] else "does not run"
-    if found["is_lent"]:
-        runs += f", with the settings of a run: flatrack board restore {name}"
     row["ssh"] = (
         f"flatrack {found['version']}, release {found['current']} {runs}" if found["current"] else "reached, no release"
     )
+    if found["is_lent"]:
+        row["ssh"] += f", with the settings of a run: flatrack board restore {name}"
     return row
 
 

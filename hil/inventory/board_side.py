@@ -38,6 +38,7 @@ FIRST_BOOT_UNIT = "flatrack-first-boot.service"
 """The service of a prepared card."""
 ENVIRONMENT_MARK = "environment.json"
 RELEASE_MARK = "release.json"
+LOAN = "before-run/loan.json"  # of settings that are those of a run: hil/on_board/loan.py
 PIECE_BYTES = 1 << 20
 SPARE_BYTES = 32 << 20
 """What a deployment leaves free on the disk [bytes]: the node's own storage and the journal need some."""
@@ -93,7 +94,7 @@ class Board:
             "trial": read_json(self.trial),
             "wheels": sorted(path.stem for path in self.wheels.glob("*.whl")),
             "is_active": self._systemctl("is-active", UNIT, is_asked=True) == "active",
-            "is_lent": (self.settings / "before-run/loan.json").exists(),  # hil/on_board/loan.py
+            "is_lent": (self.settings / LOAN).exists(),
             "has_environment": self._environment_holds(request["environment"]),
             "has_release": self._release_holds(request["release"]),
         }
@@ -213,8 +214,7 @@ class Board:
         """Wait, and leave the release on trial unless it was confirmed meanwhile, or another trial has begun."""
         time.sleep(wait_s)
         with self.held(wait=True):
-            trial = read_json(self.trial)
-            if trial is not None and trial["token"] == token:
+            if (trial := read_json(self.trial)) is not None and trial["token"] == token:
                 self.revert({})
 
     # -- parts
@@ -303,11 +303,11 @@ class Board:
         put_in_place(new, folder)
 
     def _release_holds(self, digest: str) -> bool:
-        """Whether a release is there, with every file as it was sent."""
+        """Whether a release is there, with every file as it was sent, and not lent to a bench."""
         folder = self.releases / digest
         try:
             about = json.loads((folder / RELEASE_MARK).read_text())
-            return all(
+            return not (folder / "settings" / LOAN).exists() and all(
                 hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
                 and (folder / name).stat().st_mode & 0o777 == mode
                 for name, mode, sha256 in about["files"]

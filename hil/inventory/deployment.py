@@ -94,7 +94,7 @@ class Deployment:
                 found = await remote.ask("look", asked)
             if found["is_lent"]:
                 self._say("the settings of a run that never ended lie there, and are replaced")
-            is_whole = found["has_release"] and found["has_environment"]
+            is_whole = found["has_release"] and found["has_environment"] and not found["is_lent"]
             if found["current"] == release.digest and is_whole and found["is_active"]:
                 self._say(f"release {release.digest} (flatrack {release.version}) runs already: nothing is changed")
                 return False

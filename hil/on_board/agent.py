@@ -139,16 +139,23 @@ class FaultAgent:
         self._loan.keep(names, runs=await self._service.runs())
 
     async def restore(self) -> dict[str, Any]:
-        """Put back what `lend` has kept, remove what nodes have kept in runs, and start the node again if it ran then.
-        No effect on a board that is not lent. Raises: BoardError: it stays lent."""
+        """Put back what `lend` has kept, remove what nodes have kept in runs, and start the node again if it ran then;
+        `trouble` says why it does not start. No effect on a board that is not lent. Raises: BoardError: it stays
+        lent."""
         if not self._loan.is_open:
             return {"files": [], "runs": False}
-        await self._service.stop()
-        names, runs = self._loan.put_back(), self._loan.runs
+        names, runs = self._loan.kept()  # before the node is stopped: a damaged loan leaves it as it is
+        if names:
+            await self._service.stop()
+            self._loan.put_back()
+        trouble = {}
         if runs:
-            await self._service.start()
+            try:
+                await self._service.start()
+            except BoardError as error:
+                trouble = {"trouble": str(error)}
         self._loan.end()
-        return {"files": names, "runs": runs}
+        return {"files": names, "runs": runs and not trouble, **trouble}
 
     def set_clock(self, utc_ns: int) -> None:
         """Set the board's clock [ns since 1970]. Raises: BoardError."""
@@ -228,7 +235,8 @@ class FaultAgent:
         ]
 
     def physical_pages(self, target: Struck) -> list[int]:
-        """Physical addresses of the pages that `flip_memory` would strike now. Raises: BoardError."""
+        """Physical addresses of the pages that `flip_memory` would strike now, but private ones that other processes
+        have too. Raises: BoardError."""
         _, memory, part = self._struck(target)
         return memory.physical_pages(part)
 

@@ -93,14 +93,15 @@ def listing(root: Path, name: str) -> list[str]:
 
 
 def put(path: Path, data: bytes, mode: int = OWNER_ONLY) -> None:
-    """Put a file in its place, durably; readable by root alone unless another mode is given: keys are among them.
+    """Put a file in its place, durably, and the folders above it; readable by root alone unless another mode is given:
+    keys are among them.
 
     Raises:
         BoardError: it cannot be written.
     """
     temporary = path.with_name(path.name + ".agent~")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, OWNER_ONLY)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -123,6 +124,21 @@ def remove(path: Path) -> None:
             _sync(path.parent)
     except OSError as error:
         raise BoardError(f"{path}: cannot be removed: {error.strerror}") from None
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder, durably. No effect when something is in it, or it is not there."""
+    with suppress(OSError):  # somebody uses it, or it has gone
+        folder.rmdir()
+        _sync(folder.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each with its name on the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
 
 
 def _sync(folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from hil.cli import main
+from hil.commands import board_restore
 from hil.inventory import ports
 from hil.inventory.locks import held
 from hil.inventory.ports import SerialPort
@@ -149,3 +150,23 @@ def test_a_removal_is_asked_for(flatrack):
     code, out = flatrack("remove", "a", "--yes")
     assert "BoardNotFound: board a: ssh 127.0.0.1" in out
     assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("restored", "code", "said"),
+    [
+        ({"files": ["a", "b"], "runs": True}, 0, "pi: has its settings of before the run: a, b; its node runs again"),
+        ({"files": ["a"], "runs": False}, 0, "pi: has its settings of before the run: a; its node did not run then"),
+        ({"files": [], "runs": True}, 0, "pi: had its settings of before the run already; its node runs again"),
+        ({"files": [], "runs": False}, 0, "pi: no settings of a run lie there: nothing is changed"),
+        ({"files": ["a"], "runs": False, "trouble": "full"}, 1, "its node does not start: full"),
+        ({"files": [], "runs": False, "trouble": "full"}, 1, "has its settings of before the run, but its node does"),
+    ],
+)
+def test_a_restore_says_what_was_put_back_and_whether_the_node_runs(flatrack, monkeypatch, restored, code, said):
+    async def restore(*_):
+        return restored
+
+    monkeypatch.setattr(board_restore, "_restore", restore)
+    done = flatrack("restore", "pi")
+    assert (done[0], said in done[1], done[1].count("\n")) == (code, True, 1), done

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -27,9 +26,7 @@ from hil.bench.stepped import SteppedRun
 from hil.bench.surroundings import Surroundings
 from hil.cli import main
 from hil.commands import board_restore
-from hil.inventory import board_side, deployment
 from hil.inventory.boards import load as load_inventory
-from hil.inventory.deployment import Deployment, Options
 from hil.sim.trace import read_trace
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +100,8 @@ from hil.bench import inventory_board
 from hil.inventory.boards import load
 async def main(name, inventory, files, *remote):
     inventory_board.REMOTE = remote
-    board = inventory_board.InventoryBoard(name, load(Path(inventory)).board(name), needs_uart=False)
+    found = load(Path(inventory)).board(name)
+    board = inventory_board.InventoryBoard(name, found, report=print, needs_uart=False)
     assert await board.missing() == ""
     board.prepare(eval(files), lambda: 0)
     await board.start()
@@ -194,7 +192,9 @@ async def taken(lab):
 def killed_run(lab):
     """A bench that is killed when the board has its settings: it has no chance to do anything."""
     command = [sys.executable, "-c", BENCH, NAME, lab.folder / "boards.toml", repr(RUN), *lab.remote]
-    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    folders = os.environ | {"TMPDIR": str(lab.folder)}  # nobody is left to remove those of ssh
+    assert subprocess.run(command, cwd=ROOT, env=folders, check=False).returncode == -signal.SIGKILL
+    assert list(lab.folder.glob("flatrack-ssh-*"))
     assert lab.settings() == OWN | RUN
 
 
@@ -221,7 +221,7 @@ def test_a_board_joins_over_a_broker_and_comes_back_from_a_power_cut_and_the_bro
 ):
     if broker == "mosquitto":
         need_tool("mosquitto")
-    monkeypatch.setattr(lab_broker, "_is_loopback", lambda host: host == "127.0.0.1")  # and 127.0.0.2 is a network
+    monkeypatch.setattr(lab_broker, "is_loopback", lambda host: host == "127.0.0.1")  # and 127.0.0.2 is a network
     bench = bench_of(lab, tmp_path / "run", broker, monkeypatch)
     with SteppedRun(bench) as run:
         satellite = Cluster(run)[NAME]
@@ -280,11 +280,12 @@ def brokers_of(pid):
 def test_a_board_on_a_broker_needs_no_uart_and_one_without_either_says_so(lab):
     async def scene():
         board = load_inventory(lab.folder / "boards.toml").board(NAME)
-        found = InventoryBoard(NAME, board, needs_uart=False)
+        found = InventoryBoard(NAME, board, report=print, needs_uart=False)
         assert await found.missing() == ""
         await found.close()
-        assert "has no uart, expected one in the inventory" in await InventoryBoard(NAME, board).missing()
-        assert "or link = 'mqtt' of its node" in await InventoryBoard(NAME, board).missing()
+        why = await InventoryBoard(NAME, board, report=print).missing()
+        assert "has no uart, expected one in the inventory" in why
+        assert "or link = 'mqtt' of its node" in why
 
     asyncio.run(scene())
 
@@ -372,6 +373,64 @@ def test_a_board_that_has_gone_is_told_with_what_to_do_and_is_free_for_others(la
     assert lab.settings() == OWN | RUN
 
 
+@pytest.mark.parametrize("which", ["off", "on", "both"])
+def test_a_plug_that_fails_is_told_and_keeps_no_board_from_its_own_settings(lab, which):
+    async def scene():
+        board = await taken(lab)
+        await board.start()
+        (lab.folder / "bin/plug").write_text(f'#!/bin/sh\n[ "$1" = {which} ] || [ {which} = both ] && exit 3\nexit 0\n')
+        board.cut()
+        await board.close()
+
+    lab.systemctl("start")
+    asyncio.run(scene())
+    assert (lab.settings(), lab.runs(), lab.is_lent()) == (OWN, True, False)
+    assert len(lab.said) == (2 if which == "both" else 1)
+    assert all(line.startswith(f"board {NAME}: ") and "settings" not in line for line in lab.said)
+
+
+def test_a_wait_for_a_board_that_rises_is_told_and_one_that_is_broken_off_says_what_to_do(lab):
+    async def scene():
+        board = await taken(lab)
+        await board.start()
+        (lab.folder / "bin/plug").write_text('#!/bin/sh\n[ "$1" = on ] || rm -f "$BOARD/power"\n')
+        board.cut()
+        closing = asyncio.create_task(board.close())
+        while not lab.said:
+            await asyncio.sleep(0.01)
+        assert lab.said == [
+            f"board {NAME}: its power was cut in the run: waits for it, 120 s at most, to put its settings back"
+        ]
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        (lab.board / "power").touch()
+        assert await (await taken(lab)).close() is None, "nobody holds it"
+
+    asyncio.run(scene())
+    assert lab.said[1].startswith(f"board {NAME}: has the settings of the run still: it was given up before")
+    assert f"flatrack board restore {NAME} puts back" in lab.said[1]
+    assert len(lab.said) == 2
+
+
+def test_a_board_whose_own_node_does_not_start_again_has_its_settings_and_is_told(lab):
+    async def scene():
+        board = await taken(lab)
+        await board.start()
+        (lab.folder / "bin/systemctl").write_text(
+            SYSTEMCTL.format(python=sys.executable, root=str(ROOT)).replace('if verb == "start"', 'if verb == "none"')
+            + 'if verb == "start":\n    sys.exit("its disk is full")\n'
+        )
+        await board.close()
+
+    lab.systemctl("start")
+    asyncio.run(scene())
+    (line,) = lab.said
+    assert line.startswith(f"board {NAME}: has its own settings, but its node, which ran, does not start: ")
+    assert "its disk is full" in line
+    assert (lab.settings(), lab.is_lent()) == (OWN, False)
+
+
 def test_a_board_of_before_is_missing_and_says_what_to_do(lab):
     agent = (lab.folder / "agent.py").read_text().replace("FaultAgent(", "Before(")
     before = "class Before(FaultAgent):\n    def hello(self): return {'name': 'sat-01'}\n"
@@ -436,48 +495,5 @@ def test_a_list_of_boards_says_which_has_the_settings_of_a_run_and_how_they_go(l
     assert "settings of a run" not in flatrack(lab, "list")[1]
     killed_run(lab)
     assert f"release r1 runs, with the settings of a run: flatrack board restore {NAME}" in flatrack(lab, "list")[1]
-
-
-def test_a_deployment_after_a_killed_bench_makes_the_settings_anew_and_ends_the_loan(tmp_path, monkeypatch):
-    monkeypatch.setattr(board_side.Board, "_systemctl", lambda *_, **__: "active")
-    board = board_side.Board(tmp_path, "")
-    (board.environments / "e1").mkdir(parents=True)
-    request = {"release": "r1", "environment": "e1", "wheels": [], "about": {}}
-    files = [("settings/node.toml", 0o600, b"own"), ("flatrack.service", 0o644, b"unit")]
-    board._make_release(request, files)
-    board._flip("r1")
-    (board.settings / "before-run").mkdir()
-    (board.settings / "before-run/loan.json").write_text("{}")
-    (board.settings / "node.toml").write_bytes(b"of the run")
-    found = board.look({"release": "r1", "environment": "e1"})
-    assert (found["is_lent"], found["has_release"]) == (True, False)
-    board._make_release(request, files)
-    found = board.look({"release": "r1", "environment": "e1"})
-    assert (found["is_lent"], found["has_release"]) == (False, True)
-    assert [path.name for path in board.settings.iterdir()] == ["node.toml"]
-
-
-def test_a_deployment_says_that_it_replaces_the_settings_of_a_run(lab, monkeypatch):
-    class Remote:
-        def __init__(self, *_):
-            pass
-
-        async def __aenter__(self):
-            return self
-
-        async def __aexit__(self, *_):
-            pass
-
-        async def ask(self, *_):
-            there = dict.fromkeys(("is_lent", "has_release", "has_environment", "is_active"), True)
-            return there | {"trial": None, "current": "r1"}
-
-    async def release(*_):
-        return SimpleNamespace(digest="r1", environment="e1", version="1")
-
-    monkeypatch.setattr(deployment, "Remote", Remote)
-    monkeypatch.setattr(deployment, "packed_settings", lambda _: None)
-    monkeypatch.setattr(Deployment, "_release", release)
-    deploying = Deployment(load_inventory(lab.folder / "boards.toml"), NAME, Options(), lab.said.append)
-    assert not asyncio.run(deploying.run())
-    assert lab.said[0] == "the settings of a run that never ended lie there, and are replaced"
+    (lab.board / "opt/flatrack/current").unlink()
+    assert f"reached, no release, with the settings of a run: flatrack board restore {NAME}" in flatrack(lab, "list")[1]

@@ -15,6 +15,7 @@ from hil.bench.summary import verdict
 from hil.bench.surroundings import Surroundings
 from hil.faults.injector import Injector
 from hil.faults.plan import NodeReset, WeightUpset
+from hil.sim.trace import read_trace
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "three.toml")
 ABSENT = """
@@ -80,6 +81,21 @@ def test_a_run_goes_on_without_missing_boards_when_it_may_and_names_them(tmp_pat
     assert "fault.node_reset" not in outcome.fired
 
 
+def test_what_a_board_has_to_say_is_in_the_trace_and_on_standard_error(tmp_path, monkeypatch, capfd):
+    async def missing(self):
+        self._report(f"board {self.name}: has something to say")
+        return "it is not there"
+
+    monkeypatch.setattr(InventoryBoard, "missing", missing)
+    with pytest.raises(ConfigError, match="it is not there"):
+        bench_of(with_boards(tmp_path, sat_01="pi-1"), monkeypatch, tmp_path).run()
+    events = [
+        (source, fields) for _, source, kind, fields in read_trace(tmp_path / "trace.jsonl")[1] if kind == "board.event"
+    ]
+    assert events == [("sat-01", {"text": "board pi-1: has something to say"})]
+    assert capfd.readouterr().err == "board pi-1: has something to say\n"
+
+
 def test_faults_of_a_missing_board_take_no_chance_from_the_others():
     drawn = []
     faults = (NodeReset(node="sat-01", at_s=1.0), NodeReset(node="sat-02", at_s=2.0))
@@ -97,8 +113,8 @@ def test_a_power_cut_of_a_board_that_only_a_person_can_switch_is_refused(tmp_pat
 def test_power_that_only_a_person_can_switch_is_none_for_a_bench(tmp_path):
     scenario = with_boards(tmp_path, sat_01="pi-1", sat_03="pi-2")
     boards = open_boards(scenario)
-    assert boards.of(scenario.nodes[0]).can_switch
-    assert not boards.of(scenario.nodes[2]).can_switch
+    assert boards.of(scenario.nodes[0], print).can_switch
+    assert not boards.of(scenario.nodes[2], print).can_switch
 
 
 async def test_a_board_is_let_go_of_when_looking_for_it_is_broken_off(tmp_path, monkeypatch):
@@ -111,10 +127,10 @@ async def test_a_board_is_let_go_of_when_looking_for_it_is_broken_off(tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr("hil.bench.inventory_board.find_uart", stop)
-        broken_off = boards.of(scenario.nodes[0])
+        broken_off = boards.of(scenario.nodes[0], print)
         with pytest.raises(KeyboardInterrupt):
             await broken_off.missing()
-    assert "no such port" in await boards.of(scenario.nodes[0]).missing(), "nobody holds it"
+    assert "no such port" in await boards.of(scenario.nodes[0], print).missing(), "nobody holds it"
 
 
 def test_a_fault_in_a_boards_program_needs_a_door_to_it(tmp_path):
@@ -143,7 +159,7 @@ def test_a_board_without_a_uart_says_so(tmp_path):
     (tmp_path / "boards.toml").write_text('[boards.bare]\nkind = "host"\nssh = "bare"\n')
     scenario = with_boards(tmp_path, sat_01="pi-1")
     (tmp_path / "boards.toml").write_text('[boards.pi-1]\nkind = "host"\nssh = "bare"\n')
-    board = open_boards(scenario).of(scenario.nodes[0])
+    board = open_boards(scenario).of(scenario.nodes[0], print)
     assert isinstance(board, InventoryBoard)
     with pytest.raises(ConfigError, match="board pi-1: has no uart"):
         board.wire()
@@ -151,5 +167,5 @@ def test_a_board_without_a_uart_says_so(tmp_path):
 
 def test_a_board_opens_the_uart_of_its_own_header(tmp_path):
     scenario = with_boards(tmp_path, sat_01="pi-2")
-    wire = open_boards(scenario).of(scenario.nodes[0]).wire()
+    wire = open_boards(scenario).of(scenario.nodes[0], print).wire()
     assert wire.url == "serial://header?baud=57600"

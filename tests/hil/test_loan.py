@@ -181,13 +181,14 @@ def test_a_cut_at_any_step_of_a_run_loses_no_setting(root):
 def test_a_cut_at_any_step_of_a_restore_is_made_good_by_the_next(root):
     async def scene():
         for steps in range(100):
-            await lend(agent_of(root))
+            systemctl = Systemctl()
+            await lend(agent_of(root, systemctl))
             with pytest.MonkeyPatch.context() as patch:
                 cut_after(patch, steps)
-                is_whole = await undisturbed(agent_of(root).restore())
-            await agent_of(root).restore()
+                is_whole = await undisturbed(agent_of(root, systemctl).restore())
+            await agent_of(root, systemctl).restore()
             there = {name: kept for name, kept in settings(root).items() if not name.startswith("before-run/")}
-            assert there == OWN, f"cut after {steps} steps"
+            assert (there, systemctl.state) == (OWN, "active"), f"cut after {steps} steps"
             if is_whole:
                 return steps
         raise AssertionError
@@ -195,18 +196,88 @@ def test_a_cut_at_any_step_of_a_restore_is_made_good_by_the_next(root):
     assert asyncio.run(scene()) >= len(RUN) + 1
 
 
-def test_a_node_that_does_not_start_leaves_the_board_lent(root):
+def test_a_node_that_does_not_start_is_told_and_what_its_owner_edits_then_is_his(root):
     async def scene():
         systemctl = Systemctl()
-        await lend(agent_of(root, systemctl))
+        agent = agent_of(root, systemctl)
+        await lend(agent)
         systemctl.refuses = "start"
-        with pytest.raises(BoardError, match="systemctl start: failed"):
-            await agent_of(root, systemctl).restore()
-        systemctl.refuses = ""
-        assert (await agent_of(root, systemctl).restore())["runs"]
+        failed = {"files": sorted(RUN), "runs": False, "trouble": "systemctl start: failed"}
+        assert await agent.restore() == failed
         assert settings(root) == OWN
+        (root / "etc/flatrack/node.toml").write_bytes(b"mended by hand")
+        systemctl.refuses = ""
+        assert await agent.restore() == {"files": [], "runs": False}
+        assert (root / "etc/flatrack/node.toml").read_bytes() == b"mended by hand"
 
     asyncio.run(scene())
+
+
+def test_a_cut_before_the_node_starts_again_does_not_forget_that_it_ran_nor_overwrites_edits(root, monkeypatch):
+    class PowerCut(Systemctl):
+        async def __call__(self, words):
+            if words[1] == "reset-failed":
+                raise Cut
+            return await super().__call__(words)
+
+    async def scene():
+        await lend(agent_of(root))
+        with pytest.raises(Cut):
+            await agent_of(root, PowerCut()).restore()
+        (root / "etc/flatrack/node.toml").write_bytes(b"edited since")
+        (root / "etc/flatrack/world.json").write_bytes(b"new since")
+        systemctl = Systemctl("inactive")
+        await lend(agent_of(root, systemctl))  # and another bench comes before anybody restores
+        assert await agent_of(root, systemctl).restore() == {"files": sorted(RUN), "runs": True}
+        assert systemctl.state == "active"
+        assert settings(root)["node.toml"][0] == b"edited since"
+        assert settings(root)["world.json"][0] == b"new since"
+
+        await lend(agent_of(root))
+        with pytest.raises(Cut):
+            await agent_of(root, PowerCut()).restore()
+        systemctl = Systemctl("inactive")
+        assert await agent_of(root, systemctl).restore() == {"files": [], "runs": True}
+        assert systemctl.ran == ["systemctl reset-failed flatrack.service", START], "nothing waits: nothing is stopped"
+        assert await agent_of(root).restore() == {"files": [], "runs": False}
+
+    asyncio.run(scene())
+
+
+def test_folders_that_a_run_made_go_and_those_that_were_there_or_are_used_stay(root):
+    names = {"deep/er/x.json": b"", "deep/y.json": b"", "empty/z.json": b"", "used/w.json": b""}
+    (root / "etc/flatrack/empty").mkdir()
+
+    async def scene():
+        await lend(agent_of(root), names)
+        await lend(agent_of(root), names)  # a second bench finds the folders of the first
+        (root / "etc/flatrack/used/note").write_text("somebody's")
+        await agent_of(root).restore()
+
+    asyncio.run(scene())
+    folders = [path.name for path in (root / "etc/flatrack").rglob("*") if path.is_dir()]
+    assert sorted(folders) == ["empty", "used"]
+
+
+def test_a_symbolic_link_is_not_lent_since_a_run_would_replace_it(root):
+    (root / "etc/flatrack/world.json").symlink_to("plan.json")
+
+    async def scene():
+        with pytest.raises(BoardError, match=r"world\.json: a symbolic link, expected a file, or none"):
+            await agent_of(root).lend(sorted(RUN))
+
+    asyncio.run(scene())
+    assert (root / "etc/flatrack/world.json").readlink() == Path("plan.json")
+    assert not (root / "etc/flatrack/before-run/loan.json").exists()
+
+
+def test_every_folder_that_is_made_for_a_setting_has_its_name_on_the_disk(root, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "_sync", lambda folder: synced.append(str(folder.relative_to(root))))
+    files.put(root / "etc/flatrack/a/b/c", b"")
+    assert synced == ["etc/flatrack", "etc/flatrack/a", "etc/flatrack/a/b"]
+    files.put(root / "etc/flatrack/a/b/d", b"")
+    assert synced[3:] == ["etc/flatrack/a/b"]
 
 
 def test_what_nodes_have_kept_in_runs_goes_and_nothing_else(root):
@@ -237,16 +308,28 @@ def test_what_a_bench_may_not_write_it_may_not_have_kept_either(root, name):
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"files": {}, "runs": 3}', '{"files": {"../x": 420}, "runs": true}'])
-def test_a_loan_that_is_damaged_says_what_to_do(root, text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"files": {}, "runs": 3}',
+        '{"files": {"../x": 420}, "runs": true}',
+        '{"files": {}, "runs": true, "folders": ["/etc"]}',
+    ],
+)
+def test_a_loan_that_is_damaged_says_what_to_do_and_stops_no_node(root, text):
     (root / "etc/flatrack/before-run").mkdir()
     (root / "etc/flatrack/before-run/loan.json").write_text(text)
 
+    systemctl = Systemctl()
+
     async def scene():
-        with pytest.raises((BoardError, ConfigError), match=r"deploy this board again|expected a path under"):
-            await agent_of(root).restore()
+        with pytest.raises(BoardError, match="deploy this board again"):
+            await agent_of(root, systemctl).restore()
 
     asyncio.run(scene())
+    assert systemctl.ran == []
     assert {name: settings(root)[name] for name in OWN} == OWN
 
 
