@@ -19,7 +19,8 @@ then with what it found out about itself: what computes, and how it is confined.
 | `multiply` | rows of the matrix in the shared memory times another matrix |
 
 A network is loaded anew when its bytes are not those of a session that is kept, or when the manager has loaded the
-model again since: what was struck is what runs, from the next request on, and a load mends the runtime's copy too. Rows of a matrix are read from the memory while they are multiplied.
+model again since: what was struck is what runs, from the next request on, and a load mends the runtime's copy too. Rows
+of a matrix are read from the memory while they are multiplied.
 """
 
 import collections

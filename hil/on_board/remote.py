@@ -124,9 +124,9 @@ class AgentPeer:
         await self.call("configure", files, utc_ns, os.urandom(ENTROPY_BYTES))
 
     async def restore(self) -> dict[str, Any]:
-        """Put back what a board was before a run: `files`, the names of the settings, none when they were back already or
-        it was not lent, whether its node `runs` again, and, where it ran and does not start, `trouble`, which says why.
-        Raises: as `call`."""
+        """Put back what a board was before a run: `files`, the names of the settings, none when they were back already
+        or it was not lent, whether its node `runs` again, and, where it ran and does not start, `trouble`, which says
+        why. Raises: as `call`."""
         answer: dict[str, Any] = await self.call("restore", within_s=RESTORE_S)
         return answer
 
