@@ -87,7 +87,7 @@ async def run_campaign(
     async def strike(name: str, folder: Path) -> None:
         machine = Machine(files, folder, name, origin=stage.snapshot)
         try:
-            await machine.start(frozen=True)
+            await machine.start()
             flips = RamFlips(machine, stage)
             await flips.prepare()
             for number in numbers:  # which all boards share

@@ -123,11 +123,8 @@ class Machine:
         """Of QEMU, when it has ended by itself or by `kill`: 0 where the guest has switched the board off."""
         return self._exit_code
 
-    async def start(self, *, frozen: bool = False) -> None:
+    async def start(self) -> None:
         """Power on: restores the snapshot it came with, or boots the disk; returns when the guest runs.
-
-        Args:
-            frozen: leave a guest that is restored where its snapshot stands, until `resume`.
 
         Raises:
             ConfigError: QEMU is missing, or cannot be started.
@@ -135,7 +132,6 @@ class Machine:
         """
         assert self.pid is None, f"{self.name} runs already"
         origin, self._origin = self._origin, None
-        assert origin is not None or not frozen, f"{self.name} has no snapshot to stand in"
         if origin is not None:
             origin.lay(self.memory, self.disk_path)
         elif not self.disk_path.exists():
@@ -147,8 +143,7 @@ class Machine:
                 await self._qmp.run("query-status")
                 if origin is not None:
                     await self._take_up(origin)
-                    if not frozen:
-                        await self.resume()
+                    await self.resume()  # a machine that never ran since is saved, and dies when that is restored
         except (TimeoutError, OSError, BoardError) as error:
             await self.kill()
             raise BoardError(

@@ -4,6 +4,7 @@ Each trial begins from the same snapshot, standing still, with flips that follow
 the bits in the memory that it shares with QEMU, and nobody in the guest knows. The snapshot of a subject is made once
 for an image, from `ready`, and kept beside it with what is known of it: where weights and the subject's own pages lie,
 and what a job must give. So a trial strikes the same bytes again, today and tomorrow, as long as that snapshot is kept.
+All trials of one machine begin at one instruction; another machine has run some milliseconds less or more.
 """
 
 import asyncio
@@ -79,7 +80,7 @@ class RamFlips:
     """A campaign on one machine.
 
     Args:
-        machine: made with the stage's snapshot as its origin, and started frozen.
+        machine: made with the stage's snapshot as its origin; it has power.
         stage: what is struck.
     """
 
@@ -94,6 +95,7 @@ class RamFlips:
         Raises:
             BoardError: it does not; or QEMU itself has failed.
         """
+        await self._machine.freeze()
         await self._machine.save(TAG)
         untouched = await self.trial(())
         if untouched.outcome is not Outcome.MASKED:

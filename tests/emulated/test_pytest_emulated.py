@@ -14,7 +14,7 @@ OPTIONS = ("-p", "hil.pytest_plugin", "-p", "no:cacheprovider", "-c", os.devnull
 
 
 def test_a_test_of_the_example_passes_on_an_emulated_board(ready):
-    kind = ("--flatrack-kind", "emulated", "--flatrack-image", str(ready.path.parents[1]))
+    kind = ("--flatrack-kind", "emulated", "--flatrack-image", str(ready.folder.parents[1]))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *OPTIONS, "examples/tests", "-k", "command", *kind],
         cwd=ROOT,

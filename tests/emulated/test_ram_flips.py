@@ -25,7 +25,7 @@ async def campaign(subject, image, machine):
     """A board that waits to be struck, and did its job when nobody had struck it."""
     stage = await stage_of(subject, image)
     board = machine(subject, origin=stage.snapshot)
-    await board.start(frozen=True)
+    await board.start()
     made = RamFlips(board, stage)
     await made.prepare()
     yield made
