@@ -5,18 +5,15 @@ arm64 wheels that we depend on, and the disk with our own code (seconds). One im
 Raspberry Pi 3 takes its device tree besides.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from flightsw.errors import ConfigError
 from hil.emulation import assembly, kernel_modules, recipe, rootfs, tools, wheels
+from hil.emulation.cache import locked, new_folder
 
 Target = Literal["qemu-virt", "qemu-raspi3b"]
 TARGETS: Final[tuple[Target, ...]] = ("qemu-virt", "qemu-raspi3b")
@@ -80,7 +77,7 @@ def build(target: Target, folder: Path, *, is_bench: bool = True, key: str = "")
         digest=digest,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
+    with locked(folder / ".lock"):
         for path in (base, site, image):
             if path.is_dir():
                 os.utime(path)
@@ -89,13 +86,13 @@ def build(target: Target, folder: Path, *, is_bench: bool = True, key: str = "")
         for name in BUILD_TOOLS:
             tools.find(name)
         if not base.is_dir():
-            with _new_folder(base) as new, tools.scratch_folder() as work:
+            with new_folder(base) as new, tools.scratch_folder() as work:
                 rootfs.make(made_of, new, Path(work))
         if not site.is_dir():
             install = partial(wheels.install_dependencies, needed, python=made_of.python)
-            with _new_folder(site) as new, tools.scratch_folder() as work:
+            with new_folder(site) as new, tools.scratch_folder() as work:
                 assembly.make_site(made_of, new / "site.tar", Path(work), install)
-        with _new_folder(image) as new, tools.scratch_folder() as work:
+        with new_folder(image) as new, tools.scratch_folder() as work:
             tars = (base / "base.tar", site / "site.tar")
             disk = new / DISK
             assembly.make_disk(made_of, tars, own, disk, Path(work), is_bench=is_bench, key=key)
@@ -105,28 +102,6 @@ def build(target: Target, folder: Path, *, is_bench: bool = True, key: str = "")
 
 def _texts(names: tuple[str, ...]) -> list[str]:
     return [Path(__file__).with_name(f"{name}.py").read_text() for name in names]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """A folder that is there whole, or not at all."""
-    new = path.with_name(path.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir()
-        yield new
-        new.rename(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _forget_old(folder: Path) -> None:

@@ -8,8 +8,6 @@ All trials of one machine begin at one instruction; another machine has run some
 """
 
 import asyncio
-import fcntl
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from flightsw.compute.onnx_file import weight_tensors
 from flightsw.errors import BoardError
 from flightsw.link.pacing import lab_s
 from hil.emulation import recipe
+from hil.emulation.cache import made_once
 from hil.emulation.command_line import RAM_MIB
 from hil.emulation.copies import find_copies
 from hil.emulation.flip_outcomes import Outcome, Verdict
@@ -40,7 +39,6 @@ TAG: Final = "struck"
 NOTES: Final = "notes.json"
 LOOK_S: Final = 0.1
 """Time between two looks at a board that has not answered [s of the machine]."""
-POLL_S: Final = 0.2
 END_S_MAX: Final = 5.0
 """How long QEMU may take from its last answer to its end [s of the machine]."""
 RESTARTS_MAX: Final = 4
@@ -195,39 +193,30 @@ async def stage_of(name: SubjectName, files: ImageFiles, *, ram_mib: int = RAM_M
         LinkError: its agent has gone.
     """
     path = files.disk.with_name(f"{TAG}-{name}-{ram_mib}")
-    with path.with_suffix(".lock").open("w") as lock:
-        while not path.exists():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                await asyncio.sleep(lab_s(POLL_S))
-                continue
-            if not path.exists():
-                ready = await ready_snapshot(files, ram_mib=ram_mib)
-                with scratch_folder() as folder:
-                    new = path.with_suffix(".new")
-                    shutil.rmtree(new, ignore_errors=True)
-                    new.mkdir()
-                    notes = await _settle_and_save(name, files, Path(folder), ready, new)
-                    (new / NOTES).write_bytes(msgspec.json.encode(notes))
-                    new.rename(path)
+
+    async def make(new: Path) -> None:
+        notes = await _settle_and_save(name, files, await ready_snapshot(files, ram_mib=ram_mib), new)
+        (new / NOTES).write_bytes(msgspec.json.encode(notes))
+
+    await made_once(path, make)
     data = (path / NOTES).read_bytes()
     return Stage(name, Snapshot(path, ram_mib), msgspec.json.decode(data, type=Notes), recipe.digest(data))
 
 
-async def _settle_and_save(name: SubjectName, files: ImageFiles, folder: Path, ready: Snapshot, to: Path) -> Notes:
-    machine = Machine(files, folder, name, origin=ready, ram_mib=ready.ram_mib)
-    subject = SUBJECTS[name](machine)
-    try:
-        await machine.start()
-        expected = await subject.settle()
-        pages = await subject.pages()
-        await machine.freeze()
-        model = MODEL.read_bytes()
-        parts = [(one.start, one.start + one.length) for one in weight_tensors(model, MODEL.name)]
-        weights = find_copies(machine.memory, model, parts)
-        await machine.capture(to)
-    finally:
-        await machine.kill()
-        machine.close()
+async def _settle_and_save(name: SubjectName, files: ImageFiles, ready: Snapshot, to: Path) -> Notes:
+    with scratch_folder() as folder:
+        machine = Machine(files, Path(folder), name, origin=ready, ram_mib=ready.ram_mib)
+        subject = SUBJECTS[name](machine)
+        try:
+            await machine.start()
+            expected = await subject.settle()
+            pages = await subject.pages()
+            await machine.freeze()
+            model = MODEL.read_bytes()
+            parts = [(one.start, one.start + one.length) for one in weight_tensors(model, MODEL.name)]
+            weights = find_copies(machine.memory, model, parts)
+            await machine.capture(to)
+        finally:
+            await machine.kill()
+            machine.close()
     return Notes(Places(machine.memory.size_bytes, weights, pages), expected)

@@ -6,14 +6,13 @@ kernel has gathered of entropy; the agent stirs in some of the bench's when it c
 """
 
 import asyncio
-import fcntl
-import shutil
 from pathlib import Path
 from typing import Final
 
 from flightsw.errors import BoardError, LinkError
 from flightsw.host import control
 from flightsw.link.pacing import lab_s
+from hil.emulation.cache import made_once
 from hil.emulation.command_line import RAM_MIB
 from hil.emulation.image import ImageFiles
 from hil.emulation.machine import Machine
@@ -40,20 +39,7 @@ async def ready_snapshot(files: ImageFiles, *, ram_mib: int = RAM_MIB) -> Snapsh
         BoardError: the board does not come up; with the end of its console.
     """
     path = files.disk.with_name(f"{TAG}-{ram_mib}")
-    with path.with_suffix(".lock").open("w") as lock:
-        while not path.exists():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                await asyncio.sleep(lab_s(POLL_S))
-                continue
-            if not path.exists():
-                with scratch_folder() as folder:
-                    new = path.with_suffix(".new")
-                    shutil.rmtree(new, ignore_errors=True)
-                    new.mkdir()
-                    await _boot_and_save(files, Path(folder), ram_mib, new)
-                    new.rename(path)
+    await made_once(path, lambda new: _boot_and_save(files, ram_mib, new))
     return Snapshot(path, ram_mib)
 
 
@@ -93,14 +79,15 @@ async def wait_for_agent(machine: Machine, timeout_s: float = BOOT_S_MAX) -> Non
         ) from None
 
 
-async def _boot_and_save(files: ImageFiles, folder: Path, ram_mib: int, to: Path) -> None:
-    machine = Machine(files, folder, TAG, ram_mib=ram_mib)
-    try:
-        await machine.start()
-        await wait_for_console(machine, WAITS)
-        await wait_for_agent(machine)
-        await asyncio.sleep(lab_s(SETTLE_S))
-        await machine.capture(to)
-    finally:
-        await machine.kill()
-        machine.close()
+async def _boot_and_save(files: ImageFiles, ram_mib: int, to: Path) -> None:
+    with scratch_folder() as folder:
+        machine = Machine(files, Path(folder), TAG, ram_mib=ram_mib)
+        try:
+            await machine.start()
+            await wait_for_console(machine, WAITS)
+            await wait_for_agent(machine)
+            await asyncio.sleep(lab_s(SETTLE_S))
+            await machine.capture(to)
+        finally:
+            await machine.kill()
+            machine.close()

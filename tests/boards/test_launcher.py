@@ -200,7 +200,7 @@ def test_a_good_version_runs_from_its_own_environment_and_is_kept_when_it_commit
         ("crash-later", ()),
         ("ends", ()),
         ("bad-settings", ()),
-        pytest.param("hang", ("--start", "10"), marks=pytest.mark.slow),
+        pytest.param("hang", ("--start", "3"), marks=pytest.mark.slow),
     ],
 )
 def test_a_bad_version_uses_up_its_boots_and_the_factory_image_is_back(lab, wheels, defect, options):
